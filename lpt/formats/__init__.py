@@ -1,0 +1,14 @@
+"""Number formats: which numbers exist, how to round to them, and the power of two that they are scaled by.
+
+    fp134 = lpt.formats.get("fp134")
+    scale = lpt.formats.scale_of(x)          # exponent of the largest |x|
+    q = fp134.round(x, scale)                # nearest level, ties to even, saturating
+"""
+
+from .base import Format
+from .names import family, get
+from .octaves import Octaves
+from .scaling import scale_of
+from .tables import Posit, Table
+
+__all__ = ["Format", "Octaves", "Posit", "Table", "family", "get", "scale_of"]

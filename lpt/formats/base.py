@@ -1,0 +1,191 @@
+"""What every number format offers. A rounding happens here: `round` scales, `_nearest` of the family decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .noise import fresh_key, uniform
+from .scaling import NO_SCALE, scale_of, times_power_of_two
+
+NAN_CODE = 0x80  # sign bit set, magnitude zero: the code that -0 would have
+Stochastic = torch.Generator | Tensor | None
+
+
+class Format:
+    """A finite set of real numbers, to be multiplied by a power of two, and the way to round to it.
+
+    Attributes:
+        name: what `lpt.formats.get` understands.
+        bits: width of a code.
+        octaves: valid bits per octave, the hidden one included, largest octave first; None for a format that is
+            not such a list.
+        top_exponent: exponent of the largest value's octave at scale 0.
+        scaled: False for a format used at scale 0 whatever the data (fp32, bf16, fixed point).
+    """
+
+    name: str
+    bits: int
+    octaves: tuple[int, ...] | None = None
+    top_exponent: int = 0
+    scaled: bool = True
+
+    # -- rounding ---------------------------------------------------------------------------------------------
+
+    def round(self, x: Tensor, scale: Tensor | int = 0, stochastic: Stochastic = None) -> Tensor:
+        """The level nearest to x on the grid of this format times 2**scale.
+
+        Args:
+            x: float32, float64, bfloat16 or float16, any shape; not modified, not differentiated.
+            scale: integer exponent, or an integer tensor that broadcasts against x.
+            stochastic: a generator (advanced by one draw) or an int64 key: x then goes to one of its two
+                neighbouring levels, with a probability linear in its place between them, to 2**-24.
+
+        Returns:
+            x's shape and dtype. Saturates at the largest level, for infinities too; nan stays nan; -0 becomes +0.
+        """
+        if stochastic is None:
+            return self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero)
+        key = stochastic if isinstance(stochastic, Tensor) else fresh_key(stochastic)
+        return self._apply(lambda y: self._stochastic(y, uniform(y, key)), x, scale)
+
+    def floor(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+        """The largest level at or below x on the signed axis, saturated; shapes and dtypes as in `round`."""
+        return self._apply(self._floor, x, scale, keep_sign=True)
+
+    def ceil(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+        """The smallest level at or above x on the signed axis, saturated; shapes and dtypes as in `round`."""
+        return self._apply(self._ceil, x, scale, keep_sign=True)
+
+    def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0) -> Tensor:
+        """The scale that puts the top octave of this format `room` octaves above that of x's largest value.
+
+        int32, shaped as `lpt.formats.scale_of` says; zeros for a format that is not `scaled`.
+        """
+        scale = scale_of(x, channel_dim, room)
+        return self.scale_for(scale)
+
+    def scale_for(self, exponent: Tensor) -> Tensor:
+        """The scale that puts the top octave at `exponent` (int32), the sentinel -127 left as it is."""
+        if not self.scaled:
+            return torch.zeros_like(exponent)
+        if self.top_exponent == 0:
+            return exponent
+        return torch.where(exponent == NO_SCALE, exponent, exponent - self.top_exponent)
+
+    # -- codes ------------------------------------------------------------------------------------------------
+
+    def values(self) -> Tensor:
+        """All values at scale 0: float64, ascending, zero once.
+
+        Raises:
+            ValueError: the format has more than 256 values.
+        """
+        return torch.tensor(self._levels, dtype=torch.float64)
+
+    def encode(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+        """`round(x, scale)` as one byte: the sign bit, then the magnitude's rank from 0 (zero) upward.
+
+        0x80 is nan. A format with 256 values, such as int8_full, has no code to spare: its most negative value
+        is 0x80, and a nan comes back as that.
+
+        Raises:
+            ValueError: the format has more than 256 values.
+        """
+        levels = self._magnitudes
+        y = self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero, back=False)
+        rank = torch.bucketize(y.abs(), levels.to(y.device, y.dtype)).to(torch.int32)
+        code = torch.where(y < 0, rank | 0x80, rank)
+        return torch.where(y.isnan(), NAN_CODE, code).to(torch.uint8)
+
+    def decode(self, codes: Tensor, scale: Tensor | int = 0) -> Tensor:
+        """The float32 values of uint8 codes at `scale`; 0x80 and codes that the format does not use give nan."""
+        return times_power_of_two(self._code_values.to(codes.device)[codes.to(torch.int64)], scale)
+
+    @cached_property
+    def _levels(self) -> list[float]:
+        """All values at scale 0, ascending, or ValueError if there are more than 256."""
+        raise NotImplementedError
+
+    @cached_property
+    def _magnitudes(self) -> Tensor:
+        """Float64, ascending from 0: the value of each magnitude code."""
+        magnitudes = sorted({abs(v) for v in self._levels})
+        if len(magnitudes) > 129:
+            raise ValueError(f"{self.name} has {len(magnitudes)} magnitudes; a byte with a sign bit holds 128")
+        return torch.tensor(magnitudes, dtype=torch.float64)
+
+    @cached_property
+    def _code_values(self) -> Tensor:
+        table = torch.full((256,), float("nan"))
+        for value in self._levels:
+            rank = int(torch.searchsorted(self._magnitudes, abs(value)))
+            table[(0x80 | rank) if value < 0 else rank] = value
+        return table
+
+    # -- what a family defines, at scale 0, on float32 or float64 ---------------------------------------------
+
+    def _nearest(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _floor(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _ceil(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _stochastic(self, y: Tensor, noise: Tensor) -> Tensor:
+        low, high = self._floor(y), self._ceil(y)
+        y = y.clamp(self.low, self.high)
+        return torch.where(noise * (high - low) < y - low, high, low)
+
+    @property
+    def low(self) -> float:
+        """The smallest value at scale 0."""
+        return -self.high
+
+    @property
+    def high(self) -> float:
+        """The largest value at scale 0."""
+        raise NotImplementedError
+
+    # -- shared plumbing --------------------------------------------------------------------------------------
+
+    _double: bool = False  # True where float32 arithmetic cannot hold the rounding itself
+    _tiny_is_zero: bool = True  # False where rounding to nearest never turns a nonzero value into zero
+
+    def _apply(
+        self,
+        at_scale_0: Callable[[Tensor], Tensor],
+        x: Tensor,
+        scale: Tensor | int,
+        keep_sign: bool = False,
+        back: bool = True,
+    ) -> Tensor:
+        """Scale x to the grid at scale 0, round there, and scale back to x's magnitude and dtype."""
+        if not x.is_floating_point():
+            raise ValueError(f"{self.name} rounds floating tensors, got {x.dtype}: convert with .float() first")
+        dtype = x.dtype
+        x = x.detach().to(torch.float64 if self._double or dtype == torch.float64 else torch.float32)
+        y = times_power_of_two(x, -scale)
+        if keep_sign and y is not x:
+            # Scaling may underflow a value far below the grid to zero, but it still lies on one side of zero.
+            y = torch.where((y == 0) & (x != 0), torch.copysign(torch.full_like(y, _TINY), x), y)
+        y = at_scale_0(y)
+        return times_power_of_two(y, scale).to(dtype) if back else y
+
+    def __repr__(self) -> str:
+        return f"Format({self.name})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Format) and (self.name, self.bits) == (other.name, other.bits)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.bits))
+
+
+_TINY = 2.0**-126
+

@@ -1,0 +1,30 @@
+"""fp32: the format that changes nothing."""
+
+from torch import Tensor
+
+from .base import Format, Stochastic
+
+
+class Float32(Format):
+    """The identity. Switches quantization off where a format is asked for."""
+
+    name = "fp32"
+    bits = 32
+    scaled = False
+
+    def round(self, x: Tensor, scale: Tensor | int = 0, stochastic: Stochastic = None) -> Tensor:
+        return x
+
+    def floor(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+        return x
+
+    def ceil(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+        return x
+
+    @property
+    def high(self) -> float:
+        return 2.0**128 - 2.0**104
+
+    @property
+    def _levels(self) -> list[float]:  # type: ignore[override]
+        raise ValueError("fp32 has 2**32 codes: it cannot be listed, nor encoded in a byte")

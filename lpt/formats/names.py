@@ -1,0 +1,168 @@
+"""`get`: from a name or a list to a format. `family`: the paper's 498 formats."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from .base import Format
+from .identity import Float32
+from .octaves import Octaves
+from .tables import Posit
+
+# Valid bits per octave, exponent of the top octave, levels missing at the top. The small IEEE-style floats spend
+# their top octave on infinity and nan, OCP's E4M3 only its largest code: neither is the FP1xy of the same widths.
+_NATURAL = {
+    "ocp_e4m3": ([4] * 15 + [3, 2, 1], 8, 1),
+    "ocp_e5m2": ([3] * 30 + [2, 1], 15, 0),
+    "ocp_e3m2": ([3] * 7 + [2, 1], 4, 0),
+    "ocp_e2m3": ([4] * 3 + [3, 2, 1], 2, 0),
+    "ocp_e2m1": ([2] * 3 + [1], 2, 0),
+    "ieee_e5m2": ([3] * 30 + [2, 1], 15, 0),
+    "ieee_e4m3": ([4] * 14 + [3, 2, 1], 7, 0),
+    "ieee_e3m4": ([5] * 6 + [4, 3, 2, 1], 3, 0),
+}
+_NATURAL_BITS = {"ocp_e3m2": 6, "ocp_e2m3": 6, "ocp_e2m1": 4}
+# 16-bit formats are used at scale 0. fp169 has an exponent bias of 31, no infinity and no nan.
+_WIDE = {
+    "bf16": ([8] * 254 + [7, 6, 5, 4, 3, 2, 1], 127),
+    "fp16": ([11] * 30 + [10, 9, 8, 7, 6, 5, 4, 3, 2, 1], 15),
+    "fp169": ([10] * 63 + [9, 8, 7, 6, 5, 4, 3, 2, 1], 32),
+}
+
+
+def get(spec: str | Sequence[int] | Format) -> Format:
+    """The format that `spec` names.
+
+    Args:
+        spec: `fp1xy`, `int2`..`int8`, `int2_full`..`int8_full`, `log2`..`log4`, `posit8_0`..`posit8_2`,
+            `fixed8_F` (8-bit two's complement with F fraction bits, at no other scale), `ocp_e4m3`, `ocp_e5m2`,
+            `ocp_e3m2`, `ocp_e2m3`, `ocp_e2m1`, `ieee_e5m2`, `ieee_e4m3`, `ieee_e3m4`, `bf16`, `fp16`, `fp169`,
+            `fp32`; a list of valid bits per octave, largest octave first, or such a list in a string, where
+            `7x5` stands for seven times 5 ("7x5,4,3,2,1" is fp134); or a Format, which is returned.
+
+    Raises:
+        ValueError: anything else; the message names the nearest match.
+    """
+    if isinstance(spec, Format):
+        return spec
+    if isinstance(spec, str):
+        return _by_name(spec)
+    if isinstance(spec, Sequence):
+        return _by_list([*spec])
+    raise ValueError(f"a format is a name or a list of valid bits, got {spec!r}; for example fp134 or [5,5,4,3,2,1]")
+
+
+@cache
+def _by_name(name: str) -> Format:
+    if name == "fp32":
+        return Float32()
+    if name in _NATURAL:
+        valid, top, dropped = _NATURAL[name]
+        fmt = Octaves(name, valid, top, dropped)
+        fmt.bits = _NATURAL_BITS.get(name, 8)
+        return fmt
+    if name in _WIDE:
+        valid, top = _WIDE[name]
+        fmt = Octaves(name, valid, top, scaled=False)
+        fmt.bits = 16
+        return fmt
+    if match := re.fullmatch(r"posit8_([012])", name):
+        return Posit(8, int(match[1]))
+    if match := re.fullmatch(r"fixed8_([0-7])", name):
+        return Octaves(name, range(7, 0, -1), 6 - int(match[1]), low_extra=True, scaled=False)
+    if match := re.fullmatch(r"int([2-8])_full", name):
+        return Octaves(name, range(int(match[1]) - 1, 0, -1), low_extra=True)
+    if (valid_bits := _octave_list(name)) is not None:
+        return Octaves(name, valid_bits)
+    if re.fullmatch(r"\[?\s*\d+(x\d+)?(\s*,\s*\d+(x\d+)?)*\s*\]?", name):
+        return _by_list(_expand(name))
+    raise ValueError(_unknown(name))
+
+
+def _octave_list(name: str) -> list[int] | None:
+    """The valid bits of the families with a rule for a name, or None."""
+    if match := re.fullmatch(r"int([2-8])", name):
+        return list(range(int(match[1]) - 1, 0, -1))
+    if match := re.fullmatch(r"log([234])", name):
+        return [1] * (2 ** (int(match[1]) - 1) - 1)
+    if match := re.fullmatch(r"fp1([1-7])([0-6])", name):
+        x, y = int(match[1]), int(match[2])
+        if x + y <= 7:
+            return [y + 1] * (2**x - 1) + list(range(y, 0, -1))
+    return None
+
+
+def _by_list(valid_bits: list[int]) -> Format:
+    for name in _names():
+        if _octave_list(name) == valid_bits:
+            return _by_name(name)
+    return Octaves(_list_name(valid_bits), valid_bits)
+
+
+def _list_name(valid_bits: list[int]) -> str:
+    """The list as `get` reads it, runs of equal entries folded: "7x5,4,3,2,1"."""
+    parts, i = [], 0
+    while i < len(valid_bits):
+        run = i
+        while run < len(valid_bits) and valid_bits[run] == valid_bits[i]:
+            run += 1
+        parts.append(f"{run - i}x{valid_bits[i]}" if run - i > 1 else f"{valid_bits[i]}")
+        i = run
+    return "[" + ",".join(parts) + "]"
+
+
+def _expand(text: str) -> list[int]:
+    valid_bits: list[int] = []
+    for part in text.strip("[] ").split(","):
+        count, _, v = part.strip().rpartition("x")
+        valid_bits += [int(v)] * int(count or 1)
+    return valid_bits
+
+
+def _names() -> list[str]:
+    ints = [f"int{b}" for b in range(2, 9)]
+    floats = [f"fp1{x}{y}" for x in range(2, 8) for y in range(7 - x + 1) if x + y >= 3]
+    logs = [f"log{b}" for b in (2, 3, 4)]
+    return [*ints, *floats, *logs]
+
+
+def _unknown(name: str) -> str:
+    others = [f"int{b}_full" for b in range(2, 9)] + [f"posit8_{es}" for es in range(3)]
+    others += [f"fixed8_{f}" for f in range(8)] + [*_NATURAL, *_WIDE, "fp32"]
+    near = difflib.get_close_matches(name, [*_names(), *others], n=1, cutoff=0.0)
+    return (
+        f"unknown format {name!r}; the nearest is {near[0]!r}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
+        "int2..int8, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, ocp_{e4m3,e5m2,e3m2,"
+        "e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, or a list of valid bits such as [5,5,4,4,3,2,1]"
+    )
+
+
+def family(bits: int) -> list[Format]:
+    """The 166 formats of the paper's search that have `bits` bits: 8, 7 or 6.
+
+    Valid bits never rise towards small magnitudes, every code is used, and the smallest octaves are the fixed tail
+    [3, 2, 1], [2, 1] or [1]. (This reading of the paper gives its number, 498 = 3 * 166.) Ordered by the number
+    of octaves, fewest first.
+
+    Raises:
+        ValueError: another number of bits.
+    """
+    if bits not in (6, 7, 8):
+        raise ValueError(f"the family has formats of 8, 7 and 6 bits, got {bits}")
+    tail = list(range(bits - 5, 0, -1))
+    codes = 2 ** (bits - 1) - 1 - sum(2 ** (v - 1) for v in tail)
+    heads = _partitions(codes, bits - 1, bits - 5)
+    return [_by_list([*head, *tail]) for head in sorted(heads, key=lambda head: (len(head), [-v for v in head]))]
+
+
+def _partitions(codes: int, largest: int, smallest: int) -> list[list[int]]:
+    """All non-increasing lists of v from `largest` to `smallest` whose octaves hold exactly `codes` codes."""
+    if codes == 0:
+        return [[]]
+    return [
+        [v, *rest]
+        for v in range(largest, smallest - 1, -1)
+        if 2 ** (v - 1) <= codes
+        for rest in _partitions(codes - 2 ** (v - 1), v, smallest)
+    ]

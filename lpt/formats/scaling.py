@@ -1,0 +1,72 @@
+"""Power-of-two scales: the exponent of a tensor's largest magnitude, read from its bits."""
+
+import torch
+from torch import Tensor
+
+NO_SCALE = -127  # the scale of a tensor without a nonzero finite value
+
+
+def scale_of(x: Tensor, channel_dim: int | None = None, room: int = 0) -> Tensor:
+    """Exponent of the largest finite |x|, plus `room` octaves of headroom (the paper's shared exponent bias).
+
+    Args:
+        x: any floating tensor.
+        channel_dim: one scale for each index of this dimension; None gives one scale for the tensor.
+        room: octaves left empty above the largest value.
+
+    Returns:
+        int32, with the reduced dimensions kept at 1, so that it broadcasts against `x`. -127 where there is no
+        nonzero finite value (a tensor of zeros, or of no elements).
+
+    Raises:
+        ValueError: `channel_dim` is not a dimension of `x`.
+    """
+    if channel_dim is not None and not -x.ndim <= channel_dim < x.ndim:
+        raise ValueError(f"channel_dim={channel_dim} is not a dimension of a tensor of shape {tuple(x.shape)}")
+    return exponent_of(amax_of(x, channel_dim), room)
+
+
+def amax_of(x: Tensor, channel_dim: int | None = None) -> Tensor:
+    """The largest finite |x| (0 where there is none), float32 or float64, reduced dimensions kept at 1."""
+    x = x.detach()
+    if x.dtype != torch.float64:
+        x = x.float()
+    kept = None if channel_dim is None else channel_dim % x.ndim
+    shape = [x.shape[d] if d == kept else 1 for d in range(x.ndim)]
+    if x.numel() == 0:
+        return x.new_zeros(shape)
+    dims = [d for d in range(x.ndim) if d != kept]
+    finite = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    return torch.linalg.vector_norm(finite, ord=float("inf"), dim=dims, keepdim=True) if dims else finite.abs()
+
+
+def exponent_of(amax: Tensor, room: int = 0) -> Tensor:
+    """floor(log2(amax)) + room from the bits of a non-negative tensor; int32; -127 where amax is 0.
+
+    A float32 subnormal reads as -127, so that no scale is below the sentinel.
+    """
+    if amax.dtype == torch.float64:
+        exponent = ((amax.view(torch.int64) >> 52) - 1023).clamp(min=NO_SCALE).to(torch.int32)
+    else:
+        exponent = (amax.view(torch.int32) >> 23) - 127
+    return torch.where(amax > 0, exponent + room, NO_SCALE)
+
+
+def times_power_of_two(x: Tensor, exponent: Tensor | int) -> Tensor:
+    """x * 2**exponent in x's dtype (float32 or float64), correct for every exponent from -252 to 254.
+
+    The factor is applied in two halves: neither 2**130 nor 2**-130 is a normal float32, yet both scales occur.
+    """
+    if isinstance(exponent, int):
+        if exponent == 0:
+            return x
+        first = exponent >> 1
+        return (x * 2.0**first).mul_(2.0 ** (exponent - first))
+    half = exponent >> 1
+    return (x * _power_of_two(half, x.dtype)).mul_(_power_of_two(exponent - half, x.dtype))
+
+
+def _power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """2**exponent, assembled from bits: exponents from -126 to 127."""
+    power = ((exponent.to(torch.int32) + 127) << 23).view(torch.float32)
+    return power.to(dtype)

@@ -1,0 +1,138 @@
+"""Formats given by a table of values: any sorted list, and posits, whose levels taper towards both ends."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .base import Format
+
+
+class Table(Format):
+    """Any set of at most 256 values that holds zero. Ties go to the level with the even rank, counted from zero.
+
+    For a float's values that is the usual "ties to even", since codes then rise with the significand.
+
+    Args:
+        name: the format's name.
+        values: distinct finite numbers, ascending, zero among them; at most 128 on either side of zero.
+        bits: width of a code; the smallest that holds all values if not given.
+        scaled: False for a format that is used at scale 0 whatever the data.
+
+    Raises:
+        ValueError: too many values, not ascending, not finite, or no zero.
+    """
+
+    def __init__(self, name: str, values: Sequence[float], bits: int | None = None, scaled: bool = True) -> None:
+        levels = [float(v) for v in values]
+        self.name = name
+        self.scaled = scaled
+        self._check(levels)
+        self._levels = levels
+        self.bits = bits or max(2, math.ceil(math.log2(len(levels))))
+        self.top_exponent = math.frexp(max(levels[-1], -levels[0]))[1] - 1
+        self._tensors = {
+            dtype: (torch.tensor(levels, dtype=dtype), self._thresholds(dtype))
+            for dtype in (torch.float32, torch.float64)
+        }
+
+    def _check(self, levels: list[float]) -> None:
+        advice = f"format {self.name}: give ascending finite numbers with 0 among them, at most 256"
+        if len(levels) < 2 or not all(math.isfinite(v) for v in levels):
+            raise ValueError(f"{advice}; got {levels[:8]}")
+        if any(a >= b for a, b in pairwise(levels)) or 0.0 not in levels:
+            raise ValueError(f"{advice}; got {len(levels)} values from {levels[0]} to {levels[-1]}")
+        zero = levels.index(0.0)
+        if zero > 128 or len(levels) - 1 - zero > 127:
+            raise ValueError(
+                f"{advice}, 128 negative and 127 positive; got {zero} negative and {len(levels) - 1 - zero} positive"
+            )
+
+    @property
+    def high(self) -> float:
+        return self._levels[-1]
+
+    @property
+    def low(self) -> float:
+        return self._levels[0]
+
+    def _midpoints(self) -> list[float]:
+        """The tie between each pair of neighbouring levels."""
+        return [(a + b) / 2 for a, b in pairwise(self._levels)]
+
+    def _thresholds(self, dtype: torch.dtype) -> Tensor:
+        """The smallest number that rounds up to the next level, for each pair of neighbours: no ties remain."""
+        zero = self._levels.index(0.0)
+        ties = torch.tensor(self._midpoints(), dtype=dtype)
+        tie_goes_up = torch.tensor([(i + 1 - zero) % 2 == 0 for i in range(len(ties))])
+        return torch.where(tie_goes_up, ties, torch.nextafter(ties, torch.full_like(ties, math.inf)))
+
+    def _nearest(self, y: Tensor) -> Tensor:
+        levels, thresholds = self._on(y)
+        return self._keep_nan(levels[torch.bucketize(y, thresholds, right=True)], y)
+
+    def _floor(self, y: Tensor) -> Tensor:
+        levels, _ = self._on(y)
+        return self._keep_nan(levels[(torch.bucketize(y, levels, right=True) - 1).clamp(min=0)], y)
+
+    def _ceil(self, y: Tensor) -> Tensor:
+        levels, _ = self._on(y)
+        return self._keep_nan(levels[torch.bucketize(y, levels).clamp(max=len(levels) - 1)], y)
+
+    def _on(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        levels, thresholds = self._tensors[y.dtype]
+        return levels.to(y.device), thresholds.to(y.device)
+
+    @staticmethod
+    def _keep_nan(rounded: Tensor, y: Tensor) -> Tensor:
+        return torch.where(y.isnan(), y, rounded)
+
+
+class Posit(Table):
+    """Posit (Gustafson & Yonemoto 2017): a sign, a run of equal regime bits, `es` exponent bits, the fraction.
+
+    Rounds as the posit standard says: the midpoint of two neighbours is the value of the code between them with
+    one more bit, a tie goes to the even code, and a nonzero value never becomes zero.
+
+    Args:
+        bits: 3 to 8.
+        es: exponent bits, 0 to 2.
+
+    Raises:
+        ValueError: bits or es out of range.
+    """
+
+    _tiny_is_zero = False
+
+    def __init__(self, bits: int, es: int) -> None:
+        if not 3 <= bits <= 8 or not 0 <= es <= 2:
+            raise ValueError(f"posit({bits}, {es}) is not offered: bits are 3 to 8, exponent bits 0 to 2")
+        self.es = es
+        positive = [posit_value(code, bits, es) for code in range(1, 2 ** (bits - 1))]
+        self.bits = bits
+        super().__init__(f"posit{bits}_{es}", [*(-p for p in reversed(positive)), 0.0, *positive], bits)
+
+    def _midpoints(self) -> list[float]:
+        between = [posit_value(2 * code + 1, self.bits + 1, self.es) for code in range(1, 2 ** (self.bits - 1) - 1)]
+        return [*(-m for m in reversed(between)), 0.0, 0.0, *between]
+
+    def _thresholds(self, dtype: torch.dtype) -> Tensor:
+        thresholds = super()._thresholds(dtype)
+        zero = self._levels.index(0.0)
+        thresholds[zero - 1] = 0.0  # anything below zero stays below it,
+        thresholds[zero] = torch.nextafter(torch.zeros((), dtype=dtype), torch.ones((), dtype=dtype))  # and above
+        return thresholds
+
+
+def posit_value(code: int, bits: int, es: int) -> float:
+    """The value of a positive posit code: useed**regime * 2**exponent * (1 + fraction), useed = 2**2**es."""
+    word = f"{code:0{bits - 1}b}"  # without the sign bit
+    run = len(word) - len(word.lstrip(word[0]))
+    regime = run - 1 if word[0] == "1" else -run
+    rest = word[run + 1 :]
+    exponent = int((rest[:es] + "0" * es)[:es] or "0", 2)  # exponent bits cut off at the right are zeros
+    fraction = rest[es:]
+    significand = 1.0 + (int(fraction, 2) / 2 ** len(fraction) if fraction else 0.0)
+    return significand * 2.0 ** (regime * 2**es + exponent)
