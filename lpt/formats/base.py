@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -84,10 +84,10 @@ class Format:
         Raises:
             ValueError: the format has more than 256 values.
         """
-        return torch.tensor(self._levels, dtype=torch.float64)
+        return torch.tensor(self._listed(), dtype=torch.float64)
 
     def encode(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
-        """`round(x, scale)` as one byte: the sign bit, then the magnitude's rank from 0 (zero) upward.
+        """`round(x, scale)` as one byte: the sign bit, then the value's rank on its side of zero (zero is 0).
 
         0x80 is nan. A format with 256 values, such as int8_full, has no code to spare: its most negative value
         is 0x80, and a nan comes back as that.
@@ -95,38 +95,36 @@ class Format:
         Raises:
             ValueError: the format has more than 256 values.
         """
-        levels = self._magnitudes
+        levels = self._listed()
         y = self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero, back=False)
-        rank = torch.bucketize(y.abs(), levels.to(y.device, y.dtype)).to(torch.int32)
-        code = torch.where(y < 0, rank | 0x80, rank)
+        index = torch.bucketize(y, torch.tensor(levels, dtype=y.dtype, device=y.device))
+        rank = index.to(torch.int32) - levels.index(0.0)
+        code = torch.where(rank < 0, NAN_CODE | -rank, rank)
         return torch.where(y.isnan(), NAN_CODE, code).to(torch.uint8)
 
     def decode(self, codes: Tensor, scale: Tensor | int = 0) -> Tensor:
-        """The float32 values of uint8 codes at `scale`; 0x80 and codes that the format does not use give nan."""
-        return times_power_of_two(self._code_values.to(codes.device)[codes.to(torch.int64)], scale)
+        """The float32 values of uint8 codes at `scale`; 0x80 and codes that the format does not use give nan.
 
-    @cached_property
-    def _levels(self) -> list[float]:
-        """All values at scale 0, ascending, or ValueError if there are more than 256."""
-        raise NotImplementedError
+        Raises:
+            ValueError: the format has more than 256 values, or `codes` are not uint8.
+        """
+        if codes.dtype != torch.uint8:
+            raise ValueError(f"codes are bytes (torch.uint8), got {codes.dtype}")
+        levels = self._listed()
+        zero = levels.index(0.0)
+        table = [math.nan] * 256
+        for rank, value in enumerate(levels, start=-zero):
+            table[rank if rank >= 0 else NAN_CODE | -rank] = value
+        return times_power_of_two(torch.tensor(table, device=codes.device)[codes.to(torch.int64)], scale)
 
-    @cached_property
-    def _magnitudes(self) -> Tensor:
-        """Float64, ascending from 0: the value of each magnitude code."""
-        magnitudes = sorted({abs(v) for v in self._levels})
-        if len(magnitudes) > 129:
-            raise ValueError(f"{self.name} has {len(magnitudes)} magnitudes; a byte with a sign bit holds 128")
-        return torch.tensor(magnitudes, dtype=torch.float64)
-
-    @cached_property
-    def _code_values(self) -> Tensor:
-        table = torch.full((256,), float("nan"))
-        for value in self._levels:
-            rank = int(torch.searchsorted(self._magnitudes, abs(value)))
-            table[(0x80 | rank) if value < 0 else rank] = value
-        return table
+    def _listed(self) -> list[float]:
+        if self._levels is None:
+            raise ValueError(f"{self.name} has more than 256 values: it can be rounded to, but not listed or encoded")
+        return self._levels
 
     # -- what a family defines, at scale 0, on float32 or float64 ---------------------------------------------
+
+    _levels: list[float] | None = None  # all values, ascending; None where there are more than 256
 
     def _nearest(self, y: Tensor) -> Tensor:
         raise NotImplementedError

@@ -24,7 +24,3 @@ class Float32(Format):
     @property
     def high(self) -> float:
         return 2.0**128 - 2.0**104
-
-    @property
-    def _levels(self) -> list[float]:  # type: ignore[override]
-        raise ValueError("fp32 has 2**32 codes: it cannot be listed, nor encoded in a byte")

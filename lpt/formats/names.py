@@ -22,7 +22,6 @@ _NATURAL = {
     "ieee_e4m3": ([4] * 14 + [3, 2, 1], 7, 0),
     "ieee_e3m4": ([5] * 6 + [4, 3, 2, 1], 3, 0),
 }
-_NATURAL_BITS = {"ocp_e3m2": 6, "ocp_e2m3": 6, "ocp_e2m1": 4}
 # 16-bit formats are used at scale 0. fp169 has an exponent bias of 31, no infinity and no nan.
 _WIDE = {
     "bf16": ([8] * 254 + [7, 6, 5, 4, 3, 2, 1], 127),
@@ -59,14 +58,10 @@ def _by_name(name: str) -> Format:
         return Float32()
     if name in _NATURAL:
         valid, top, dropped = _NATURAL[name]
-        fmt = Octaves(name, valid, top, dropped)
-        fmt.bits = _NATURAL_BITS.get(name, 8)
-        return fmt
+        return Octaves(name, valid, top, dropped)
     if name in _WIDE:
         valid, top = _WIDE[name]
-        fmt = Octaves(name, valid, top, scaled=False)
-        fmt.bits = 16
-        return fmt
+        return Octaves(name, valid, top, scaled=False)
     if match := re.fullmatch(r"posit8_([012])", name):
         return Posit(8, int(match[1]))
     if match := re.fullmatch(r"fixed8_([0-7])", name):

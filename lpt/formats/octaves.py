@@ -6,7 +6,6 @@ the multiple of 2**q. Only q, the spacing's exponent, depends on the format and 
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,8 +51,11 @@ class Octaves(Format):
         natural = top_exponent != 0 or drop_top or low_extra or not scaled
         self.octaves = None if natural else self.valid_bits
         self.bits = 1 + (sum(2 ** (v - 1) for v in self.valid_bits)).bit_length()
+        self._runs, self._floor_octave = self._find_runs()
+        self._levels = self._list_levels()
         # c must stay finite, and the octaves must be normal numbers, or the work is done in double.
-        self._double = top_exponent + 24 - self.valid_bits[0] > 126 or top_exponent - len(self.valid_bits) < -126
+        largest_spacing = max(top_exponent - i + 1 - v for i, v in enumerate(self.valid_bits))
+        self._double = largest_spacing + 23 > 126 or top_exponent - len(self.valid_bits) < -126
 
     @property
     def high(self) -> float:
@@ -94,8 +96,8 @@ class Octaves(Format):
         """
         integer, mask = _EXPONENT_BITS[y.dtype]
         octave = (y.view(integer) & mask).view(y.dtype)
-        runs, floor = self._runs
-        octave = octave.clamp_(min=floor)
+        octave = octave.clamp_(min=self._floor_octave)
+        runs = self._runs
         if len(runs) == 1:
             return octave.mul_(gain * 2.0 ** (1 - runs[0][1]))
         spacing = octave * (gain * 2.0 ** (1 - runs[0][1]))
@@ -103,8 +105,7 @@ class Octaves(Format):
             spacing = torch.where(octave <= upper, octave * (gain * 2.0 ** (1 - v)), spacing)
         return spacing
 
-    @cached_property
-    def _runs(self) -> tuple[list[tuple[float, int]], float]:
+    def _find_runs(self) -> tuple[list[tuple[float, int]], float]:
         """Runs of octaves with equal valid bits, as (2**k of the largest, valid bits); and the floor, 2**k.
 
         From the floor's octave down to zero the spacing does not change any more: this swallows a tail such as
@@ -118,11 +119,10 @@ class Octaves(Format):
         power = [2.0 ** (self.top_exponent - i) for i in range(floor + 1)]
         return [(power[i], valid[i]) for i in starts], power[floor]
 
-    @cached_property
-    def _levels(self) -> list[float]:
-        count = 2 * sum(2 ** (v - 1) for v in self.valid_bits) + 1
-        if count > 257:
-            raise ValueError(f"{self.name} has {count} values: it can be rounded to, but not listed or encoded")
+    def _list_levels(self) -> list[float] | None:
+        count = 2 * (sum(2 ** (v - 1) for v in self.valid_bits) - self.drop_top) + 1 + self.low_extra
+        if count > 256:
+            return None
         positive = [
             2.0 ** (self.top_exponent - i) * (1 + j * 2.0 ** (1 - v))
             for i, v in enumerate(self.valid_bits)

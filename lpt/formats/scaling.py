@@ -53,7 +53,7 @@ def exponent_of(amax: Tensor, room: int = 0) -> Tensor:
 
 
 def times_power_of_two(x: Tensor, exponent: Tensor | int) -> Tensor:
-    """x * 2**exponent in x's dtype (float32 or float64), correct for every exponent from -252 to 254.
+    """x * 2**exponent in x's dtype: exponents from -252 to 254 in float32, from -2044 to 2046 in float64.
 
     The factor is applied in two halves: neither 2**130 nor 2**-130 is a normal float32, yet both scales occur.
     """
@@ -67,6 +67,7 @@ def times_power_of_two(x: Tensor, exponent: Tensor | int) -> Tensor:
 
 
 def _power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
-    """2**exponent, assembled from bits: exponents from -126 to 127."""
-    power = ((exponent.to(torch.int32) + 127) << 23).view(torch.float32)
-    return power.to(dtype)
+    """2**exponent, assembled from bits: exponents from -126 to 127 in float32, from -1022 to 1023 in float64."""
+    if dtype == torch.float64:
+        return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
+    return ((exponent.to(torch.int32) + 127) << 23).view(torch.float32)

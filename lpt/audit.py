@@ -1,0 +1,172 @@
+"""Proof by value that a model computes on its formats: every operand of every product, forward and backward.
+
+The audit does not trust hooks. It watches the products that PyTorch dispatches (convolutions, matrix products and
+their backward products) and asks of each operand whether rounding leaves it as it is, at some power-of-two scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+from . import formats
+from .flow import Flow
+from .formats import Format
+from .formats.scaling import scale_of
+from .parameters import quantizable
+from .weights import QuantizedWeights
+
+_aten = torch.ops.aten
+# Positions of the operands of each product; the rest are biases and options.
+_OPERANDS = {
+    _aten.convolution: ("input", "weight"),
+    _aten.convolution_backward: ("error", "input", "weight"),
+    _aten.mm: ("left", "right"),
+    _aten.bmm: ("left", "right"),
+    _aten.mv: ("left", "right"),
+    _aten.dot: ("left", "right"),
+    _aten.addmm: (None, "left", "right"),
+    _aten.baddbmm: (None, "left", "right"),
+    _aten.addmv: (None, "left", "right"),
+}
+# Kernels that hold products inside: what they multiply cannot be seen, so they are never on a grid.
+_FUSED = ("mkldnn_rnn", "_cudnn_rnn", "_thnn_fused", "_scaled_dot_product", "_flash_attention", "_native_multi_head")
+_ROOMS = 40  # how far above its values' exponent a tensor's scale may lie
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One operand of one product."""
+
+    product: int  # which product, counted from 0
+    module: str  # name of the module that ran the product, or ran it forward
+    operator: str
+    backward: bool
+    position: str  # "input", "weight", "error", "left", "right"
+    parameter: str  # the weight that it is, or ""
+    grid: str  # "A", "E", "W", their "dual" forms such as "A dual", or "" when it is on no grid
+    macs: int  # multiply-accumulates of the product
+
+
+class Audit(TorchDispatchMode):
+    """Within it, all products of `flow.model` are recorded in `operands`.
+
+        with Audit(flow, weights) as audit:
+            loss(model(x)).backward()
+        assert not audit.off_grid()
+
+    Args:
+        flow: the handle of `attach_`; A and E must be on the grids of its formats.
+        weights: the model's quantized weights; None means that weights are in full precision by choice.
+    """
+
+    def __init__(self, flow: Flow, weights: QuantizedWeights | None = None) -> None:
+        super().__init__()
+        self.weights = weights
+        self.operands: list[Operand] = []
+        self.activation = _formats(flow, "activation")
+        self.error = _formats(flow, "error")
+        self._parameters = {p.untyped_storage().data_ptr(): name for name, p in quantizable(flow.model).items()}
+        self._tracker = ModuleTracker()
+        self._ran: dict[int, str] = {}  # autograd's sequence number of a product -> its module
+        self._products = 0
+        self._plain_attention = sdpa_kernel(SDPBackend.MATH)
+
+    def __enter__(self) -> Audit:
+        self._tracker.__enter__()
+        self._plain_attention.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._plain_attention.__exit__(*error)
+        self._tracker.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        packet = func.overloadpacket
+        if packet in _OPERANDS:
+            macs = flop_registry[packet](*args, **kwargs, out_val=out) // 2 if packet in flop_registry else 0
+            self._products += 1
+            for position, value in zip(_OPERANDS[packet], args, strict=False):
+                if position is not None:
+                    self._record(packet, position, value, macs)
+        elif any(fused in str(packet) for fused in _FUSED):
+            self._products += 1
+            self._append(packet, "hidden", "", "", 0)
+        return out
+
+    def off_grid(self) -> list[Operand]:
+        """The operands that lie on no declared grid."""
+        return [o for o in self.operands if not o.grid]
+
+    def covered(self) -> float:
+        """Share of the forward multiply-accumulates whose activations all lie on the grid of A."""
+        products: dict[int, list[Operand]] = {}
+        for o in self.operands:
+            if not o.backward:
+                products.setdefault(o.product, []).append(o)
+        total = sum(product[0].macs for product in products.values())
+        covered = sum(product[0].macs for product in products.values() if all(o.grid for o in product))
+        return covered / total if total else 0.0
+
+    def _record(self, packet: Any, position: str, value: Tensor, macs: int) -> None:
+        name = self._parameters.get(value.untyped_storage().data_ptr(), "")
+        if name:
+            self._append(packet, position, name, self._weight_grid(name), macs)
+            return
+        kinds = {"E": self.error, "A": self.activation} if self._tracker.is_bw else {"A": self.activation}
+        found = (kind + dual for dual in ("", " dual") for kind, fs in kinds.items() if _fits(value, fs, bool(dual)))
+        self._append(packet, position, "", next(found, ""), macs)
+
+    def _weight_grid(self, name: str) -> str:
+        if self.weights is None or name not in self.weights.params:
+            return "W fp32"
+        p = self.weights.params[name].detach()
+        return "W" if torch.equal(self.weights.scheme.format.round(p, self.weights.scales[name]), p) else ""
+
+    def _append(self, packet: Any, position: str, parameter: str, grid: str, macs: int) -> None:
+        backward = self._tracker.is_bw
+        where = (self._products, self._module(backward), str(packet), backward)
+        self.operands.append(Operand(*where, position, parameter, grid, macs))
+
+    def _module(self, backward: bool) -> str:
+        """The module whose forward is running; in the backward pass, the one that ran what is differentiated."""
+        if backward:
+            node = torch._C._current_autograd_node()
+            return self._ran.get(node._sequence_nr(), "?") if node is not None else "?"
+        name = max(self._tracker.parents, key=len).partition(".")[2]  # the names begin with the root's class
+        self._ran[torch.autograd._get_sequence_nr() - 1] = name
+        return name
+
+
+def on_grid(x: Tensor, format: Format) -> bool:
+    """Whether rounding to `format` leaves x as it is, bit for bit, at some scale (one scale for the tensor)."""
+    if x.numel() == 0:
+        return True
+    scale = scale_of(x)
+    rooms = range(_ROOMS if format.scaled else 1)
+    return any(torch.equal(format.round(x, format.scale_for(scale + room)), x) for room in rooms)
+
+
+def on_dual_grid(x: Tensor, format: Format) -> bool:
+    """Whether x is the sum of two tensors on the grid of `format`, the first of them x rounded."""
+    scale = scale_of(x)
+    return any(on_grid(x - format.round(x, format.scale_for(scale + room)), format) for room in range(3))
+
+
+def _fits(x: Tensor, candidates: set[Format], dual: bool) -> bool:
+    return any((on_dual_grid if dual else on_grid)(x, format) for format in candidates)
+
+
+def _formats(flow: Flow, kind: str) -> set[Format]:
+    used = {edge.quantizers()[kind].format for edge in flow.edges.values() if kind in edge.quantizers()}
+    return used or {formats.get("fp32")}

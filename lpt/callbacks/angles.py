@@ -1,0 +1,123 @@
+"""How far quantization turns the gradient, and how much it clips, measured on a probe batch during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ..indicators import angle
+from ..parameters import quantizable
+from .quantization import Quantization
+from .step import StepCallback, log
+
+Gradients = dict[str, Tensor]
+
+
+class Angles(StepCallback):
+    """Every `every` steps, on a fixed probe batch of training examples, with the present quantized weights:
+
+        angle/flow      degrees between the weight gradients with A and E quantized and with both off
+        angle/gradient  the same with G's own quantization added
+        saturation, underflow   shares of A's and E's elements beyond the largest level, and rounded to zero;
+                        means over all Edges, apart as activation/saturation, error/saturation, ...
+
+    `per_layer` adds `angle/flow/layer/<name>` and `angle/gradient/layer/<name>`. The probe changes nothing in the
+    training: not a buffer, a gradient, a scale or a random state.
+
+    Args:
+        every: optimizer steps between probes.
+        batch_size: of the probe.
+        per_layer: log angles for each weight as well.
+    """
+
+    def __init__(self, every: int, batch_size: int = 64, per_layer: bool = True) -> None:
+        super().__init__(every)
+        if batch_size < 2:
+            raise ValueError(f"indicators.angles.batch_size={batch_size}: give at least 2 (batch normalization)")
+        self.batch_size = batch_size
+        self.per_layer = per_layer
+        self._batch: Any = None
+
+    def on_window(self, trainer: pl.Trainer, task: Any) -> None:
+        flow = Quantization.of(trainer).flow
+        if self._batch is None:
+            self._batch = task.probe_batch(self.batch_size)
+
+        def gradients() -> Gradients:
+            with trainer.precision_plugin.train_step_context():
+                loss, _ = task.loss(self._batch)
+            return weight_gradients(loss, task.model)
+
+        with untouched(task.model):
+            with flow.off():
+                reference = alike(gradients)
+            with flow.probe(), flow.measure() as counts:
+                quantized = alike(gradients)
+                metrics = shares(counts())
+            rounded = flow.quantize_gradients(quantized)
+        metrics |= self._angles("angle/flow", quantized, reference)
+        metrics |= self._angles("angle/gradient", rounded, reference)
+        log(trainer, metrics)
+
+    def _angles(self, key: str, g: Gradients, reference: Gradients) -> dict[str, float]:
+        metrics = {}
+        # A gradient that is zero or not finite has no direction: nothing is logged for it.
+        if all(_has_direction(x.values()) for x in (g, reference)):
+            metrics[key] = angle(list(g.values()), list(reference.values())).item()
+        if self.per_layer:
+            for name in g:
+                if _has_direction([g[name]]) and _has_direction([reference[name]]):
+                    metrics[f"{key}/layer/{name}"] = angle(g[name], reference[name]).item()
+        return metrics
+
+
+def weight_gradients(loss: Tensor, model: nn.Module) -> Gradients:
+    """dL/dW of every weight that can be quantized, by name, leaving `.grad` alone."""
+    weights = quantizable(model)
+    grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(weights.items(), grads, strict=True)}
+
+
+def shares(counts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Means over the Edges: of activations and of errors apart, and of both together."""
+    metrics: dict[str, float] = {}
+    for what in ("saturation", "underflow"):
+        both = []
+        for kind in ("activation", "error"):
+            values = [edge[f"{kind}/{what}"] for edge in counts.values() if f"{kind}/{what}" in edge]
+            if values:
+                metrics[f"{kind}/{what}"] = sum(values) / len(values)
+            both += values
+        if both:
+            metrics[what] = sum(both) / len(both)
+    return metrics
+
+
+def alike(compute: Callable[[], Gradients]) -> Gradients:
+    """`compute()` with the same random numbers at every call, so that dropout takes the same units."""
+    torch.manual_seed(0)
+    return compute()
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Within, the model may run in training mode: buffers (batch-norm statistics) and torch's random states come back."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, saved in buffers:
+                    buffer.copy_(saved)
+
+
+def _has_direction(gradients: Any) -> bool:
+    norm = torch.stack([g.double().norm() for g in gradients]).norm()
+    return bool(norm.isfinite() & (norm > 0))

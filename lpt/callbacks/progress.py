@@ -1,0 +1,59 @@
+"""One bar for the whole run: loss, accuracy and flip frequency."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+
+from .flips import Flips
+from .metrics import Metrics
+from .step import StepCallback
+
+
+class Progress(StepCallback):
+    """On a terminal a bar that moves with every step; elsewhere (a log file, a batch system) a line for each epoch."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__(every)
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        super().on_train_start(trainer, task)
+        if trainer.is_global_zero and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=task.total_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_window(self, trainer: pl.Trainer, task: Any) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(self.text(trainer))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(self.text(trainer))
+        elif trainer.is_global_zero:
+            place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}/{task.total_steps}"
+            print(f"{place}: {self.text(trainer)}", file=sys.stderr, flush=True)
+
+    def teardown(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    @staticmethod
+    def text(trainer: pl.Trainer) -> str:
+        """The latest values of what is worth watching."""
+        values: dict[str, float] = {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Metrics):
+                shown = {"loss": "train/loss", "accuracy": "train/accuracy", "val": "val/accuracy"}
+                values |= {k: callback.latest[name] for k, name in shown.items() if name in callback.latest}
+            if isinstance(callback, Flips):
+                values["flips"] = callback.latest
+        return " ".join(f"{name}={value:.4g}" for name, value in values.items())

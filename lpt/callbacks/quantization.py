@@ -1,0 +1,75 @@
+"""Quantization enters a run here: Edges and quantized weights on, G before the optimizer's step, W around it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from ..flow import DataFlow, Flow, attach_
+from ..weights import QuantizedWeights
+from .step import every_rank, own_rank
+
+
+class Quantization(pl.Callback):
+    """Quantizes the task's `.model`: its data flow as `flow` says, its weights as `weights(model)` says.
+
+    The order within one optimizer step: backward (A, E), accumulation and all-reduce, G rounded, masters put in,
+    gradients clipped, optimizer's step on the masters, new masters rounded into the parameters.
+    """
+
+    flow: Flow
+    weights: QuantizedWeights
+
+    def __init__(self, flow: DataFlow, weights: Callable[[nn.Module], QuantizedWeights]) -> None:
+        self.make_flow, self.make_weights = flow, weights
+        self._hook: Any = None
+
+    @staticmethod
+    def of(trainer: pl.Trainer) -> Quantization:
+        """The one in `trainer`'s callbacks."""
+        return next(c for c in trainer.callbacks if isinstance(c, Quantization))  # type: ignore[attr-defined]
+
+    def check(self, model: nn.Module) -> None:
+        """Raise what `setup` would raise, without touching `model`.
+
+        Raises:
+            ValueError: a rule or pattern that matches nothing, a scheme that does not fit.
+        """
+        trial = copy.deepcopy(model)
+        attach_(trial, self.make_flow).remove()
+        self.make_weights(trial)
+
+    def setup(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
+        # Masters live where the parameters live, so the model moves before they are made, not after.
+        task.to(trainer.strategy.root_device)
+        self.flow = attach_(task.model, self.make_flow)
+        self.weights = self.make_weights(task.model)
+
+    def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
+        optimizer = trainer.optimizers[0]
+        self._hook = optimizer.register_step_post_hook(lambda optimizer, *_: self.weights.update(optimizer))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
+        self.flow.step()
+        self.weights.swap_in(optimizer)
+
+    def on_exception(self, trainer: pl.Trainer, task: Any, exception: BaseException) -> None:
+        if hasattr(self, "weights"):
+            self.weights.restore()
+
+    def teardown(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
+        if hasattr(self, "flow"):
+            self.flow.remove()
+        if self._hook is not None:
+            self._hook.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"flow": every_rank(self.flow.state_dict()), "weights": self.weights.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.flow.load_state_dict(own_rank(state["flow"]))
+        self.weights.load_state_dict(state["weights"])

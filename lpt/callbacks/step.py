@@ -1,0 +1,60 @@
+"""What every callback here needs: one call per optimizer step, one per logging window, and a place to log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class StepCallback(pl.Callback):
+    """Calls `on_step` after every optimizer step (not after every accumulated batch), and `on_window` after every
+    `every`-th of them and after the last of the run.
+
+    Args:
+        every: optimizer steps a logging window.
+    """
+
+    def __init__(self, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"{type(self).__name__}: every={every} must be at least 1 (optimizer steps)")
+        self.every = every
+        self._step = 0
+
+    def on_step(self, trainer: pl.Trainer, task: Any, outputs: dict[str, Tensor]) -> None: ...
+
+    def on_window(self, trainer: pl.Trainer, task: Any) -> None: ...
+
+    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        self.on_step(trainer, task, outputs)
+        if self._step % self.every == 0 or self._step == task.total_steps:
+            self.on_window(trainer, task)
+
+
+def log(trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
+    """Send `metrics` to metrics.csv and W&B, at the present optimizer step."""
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=trainer.global_step)
+
+
+def every_rank(value: Any) -> list[Any]:
+    """`value` of each process, in the order of their ranks: what a checkpoint must hold if processes differ in it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def own_rank(values: list[Any]) -> Any:
+    """This process's part of what `every_rank` gave."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return values[torch.distributed.get_rank() if distributed else 0]

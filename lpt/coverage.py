@@ -1,0 +1,60 @@
+"""What a model's data flow got, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .audit import Audit
+from .flow import INPUT, Flow
+
+
+class Report:
+    """What each module of a model got; `str()` is a table, which ends with the audited coverage if asked for."""
+
+    def __init__(self, flow: Flow, example: Any = None) -> None:
+        kinds = ("activation", "error", "gradient")
+        self.rows = [
+            (name, type_name, *(_label(flow, name, kind) for kind in kinds), flow.left_out.get(name, ""))
+            for name, type_name in _modules(flow)
+        ]
+        self.coverage = None if example is None else _coverage(flow, example)
+
+    def __str__(self) -> str:
+        head = ("module", "type", "A", "E", "G", "left out because")
+        table = [head, *self.rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        if self.coverage is not None:
+            lines.append(f"{100 * self.coverage:.1f} % of the forward multiply-accumulates are on quantized activations")
+        return "\n".join(lines)
+
+
+def _modules(flow: Flow) -> list[tuple[str, str]]:
+    rows = [(INPUT, "")] if INPUT in flow.edges else []
+    named = dict(flow.model.named_modules())
+    rows += [(n, type(m).__name__) for n, m in named.items() if n in flow.edges or n in flow.left_out]
+    return rows
+
+
+def _label(flow: Flow, name: str, kind: str) -> str:
+    if kind == "gradient":
+        weights = [q.format.name for n, q in flow.gradients.items() if n.rpartition(".")[0] == name]
+        return ", ".join(weights) or "-"
+    quantizer = flow.edges[name].quantizers().get(kind) if name in flow.edges else None
+    if quantizer is None:
+        return "-"
+    return f"{quantizer.format.name} dual" if quantizer.rest else quantizer.format.name
+
+
+def _coverage(flow: Flow, example: Any) -> float:
+    training = [module for module in flow.model.modules() if module.training]
+    flow.model.eval()
+    try:
+        with torch.no_grad(), Audit(flow) as audit, flow.probe():
+            flow.model(*example) if isinstance(example, (tuple, list)) else flow.model(example)
+    finally:
+        for module in training:
+            module.training = True
+    return audit.covered()

@@ -1,0 +1,48 @@
+"""What a data set is here: a few facts and two or three splits that hand out batches."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import LongTensor, Tensor
+
+
+class Split(Protocol):
+    """One part of a data set. Which images a batch holds is decided by its caller (`Batches`)."""
+
+    prefetch: int  # batches worth preparing ahead, in the background; 0 if they cost nothing
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: LongTensor | Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The images and labels at `indices`.
+
+        Args:
+            indices: int64 (N,).
+            generator: a CPU generator, the only source of randomness of the augmentation; None, no augmentation.
+
+        Returns:
+            images float32 (N, C, H, W), normalised per channel, and labels int64 (N,).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set for classification.
+
+    Args:
+        name: short, as in `data=`.
+        classes: number of classes; labels are 0 .. classes - 1.
+        shape: (C, H, W) of an image.
+        train, val: the splits; `test`, if there is one, is touched by no training run.
+        source: one line: what the images are, and what they are not.
+    """
+
+    name: str
+    classes: int
+    shape: tuple[int, int, int]
+    train: Split
+    val: Split
+    source: str
+    test: Split | None = None

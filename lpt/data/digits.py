@@ -1,0 +1,50 @@
+"""scikit-learn's digits: real data that comes with a dependency, so that nothing has to be downloaded."""
+
+from collections.abc import Sequence
+
+import torch
+
+from .base import ImageData
+from .images import Augment, Images, first, normal_of
+
+EVERY = 5  # of each class, in the order of the file, every fifth image is held out for validation
+
+
+def digits(
+    train_limit: int | None = None,
+    crop_padding: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageData:
+    """1,797 handwritten digits of 8x8 grey pixels in 17 levels; 1,442 train, 355 val.
+
+    The split is fixed and stratified: within each class, in the order of the file, images 4, 9, 14, ... are `val`. The
+    same 13 people wrote both parts, so accuracies are not comparable with those on the set's official training part.
+
+    Args:
+        train_limit: only the first so many training images.
+        crop_padding: see `Augment`.
+        mean, std: for normalisation, one number; computed from the training images if None.
+
+    Raises:
+        UserError: a limit or a normalisation that does not fit.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and needed here only
+
+    pixels, target = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).mul(15).to(torch.uint8).reshape(-1, 1, 8, 8)  # 0 .. 16 becomes 0 .. 240, exactly
+    labels = torch.from_numpy(target).long()
+    rank = torch.stack([(labels[:i] == labels[i]).sum() for i in range(len(labels))])  # place within its class
+    held_out = rank % EVERY == EVERY - 1
+    limit = first(int((~held_out).sum()), train_limit)
+    train = images[~held_out][:limit]
+    normal = normal_of(train, mean, std)
+    return ImageData(
+        name="digits",
+        classes=10,
+        shape=(1, 8, 8),
+        train=Images(train, labels[~held_out][:limit], normal, Augment(crop_padding)),
+        val=Images(images[held_out], labels[held_out], normal),
+        source="scikit-learn's digits: 8x8 grey images (the test part of UCI's optical recognition of handwritten "
+        "digits); fixed stratified split, the same writers in train and val",
+    )

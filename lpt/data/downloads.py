@@ -1,0 +1,100 @@
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST as torchvision stores them; decoded once and kept in memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .base import ImageData
+from .images import Augment, Images, first, normal_of
+
+# torchvision's class, classes, shape, and what a user must put where
+_SETS: dict[str, tuple[str, int, tuple[int, int, int], str]] = {
+    "cifar10": (
+        "CIFAR10",
+        10,
+        (3, 32, 32),
+        "the Python version of CIFAR-10 (cifar-10-python.tar.gz, from its home page at the University of Toronto), "
+        "unpacked to {path}/cifar-10-batches-py",
+    ),
+    "cifar100": (
+        "CIFAR100",
+        100,
+        (3, 32, 32),
+        "the Python version of CIFAR-100 (cifar-100-python.tar.gz, from its home page at the University of Toronto), "
+        "unpacked to {path}/cifar-100-python",
+    ),
+    "fashion_mnist": (
+        "FashionMNIST",
+        10,
+        (1, 28, 28),
+        "the four idx files of Fashion-MNIST (train-images-idx3-ubyte and so on, from Zalando Research's repository), "
+        "unpacked to {path}/FashionMNIST/raw",
+    ),
+}
+
+
+def downloads(
+    name: str,
+    path: str = "data",
+    download: bool = False,
+    train_limit: int | None = None,
+    crop_padding: int = 0,
+    flip: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageData:
+    """One of torchvision's small data sets; `train` is its training part and `val` its official test part.
+
+    Args:
+        name: cifar10, cifar100 or fashion_mnist.
+        path: the folder where the set is, or goes.
+        download: fetch it if it is not there.
+        train_limit: only the first so many training images.
+        crop_padding, flip: see `Augment`.
+        mean, std: for normalisation, one number per channel; computed from the training images if None.
+
+    Raises:
+        UserError: an unknown name; files that are missing or damaged, with what to put where.
+    """
+    if name not in _SETS:
+        raise UserError(f"data.name={name!r} is not one of {', '.join(_SETS)}")
+    _, classes, shape, _ = _SETS[name]
+    train_images, train_labels = _read(name, path, True, download)
+    val_images, val_labels = _read(name, path, False, download)
+    limit = first(len(train_labels), train_limit)
+    train_images, train_labels = train_images[:limit], train_labels[:limit]
+    normal = normal_of(train_images, mean, std)
+    return ImageData(
+        name=name,
+        classes=classes,
+        shape=shape,
+        train=Images(train_images, train_labels, normal, Augment(crop_padding, flip)),
+        val=Images(val_images, val_labels, normal),
+        source=f"{name}: {limit} training images; val is the official test part, {len(val_labels)} images",
+    )
+
+
+def _read(name: str, path: str, train: bool, download: bool) -> tuple[Tensor, Tensor]:
+    """Images uint8 (N, C, H, W) and labels int64 (N,) of one part, checked."""
+    kind, classes, shape, needs = _SETS[name]
+    from torchvision import datasets  # slow to import, and needed here only
+
+    try:
+        part: Any = getattr(datasets, kind)(path, train=train, download=download)
+    except Exception as error:  # missing, damaged, no network: torchvision raises all sorts
+        raise UserError(
+            f"{kind} was not found in data.path={path} ({str(error).strip()}); it needs {needs.format(path=path)}. "
+            "Add data.download=true to fetch it, or set data.path"
+        ) from error
+    images = torch.as_tensor(part.data)
+    labels = torch.as_tensor(part.targets, dtype=torch.int64)
+    planes = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    if planes.shape != (len(labels), *shape) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(
+            f"{kind} in data.path={path} is not what it should be: images {tuple(planes.shape)}, labels "
+            f"{int(labels.min())} to {int(labels.max())}; remove it and add data.download=true"
+        )
+    return planes.contiguous(), labels

@@ -1,0 +1,190 @@
+"""ImageNet, or any folder of images: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .base import ImageData, Split
+from .images import Augment, Images, Normal, first, normal_of, normalise
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+AREA = (0.08, 1.0)  # share of the image that a random crop covers: Szegedy et al. 2015, section 6
+RATIO = (3 / 4, 4 / 3)  # its width over its height
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Files = list[tuple[Path, int]]
+
+
+def folder(
+    path: str,
+    name: str = "imagefolder",
+    size: int = 224,
+    resize: int = 256,
+    in_memory: bool = False,
+    workers: int = 4,
+    train_limit: int | None = None,
+    crop_padding: int = 0,
+    flip: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageData:
+    """A folder with train/CLASS/* and val/CLASS/*; the sub-folders of train, sorted, are the classes.
+
+    Large sets are decoded image by image, in threads: a training image is a random crop of 8 to 100 % of the area
+    and an aspect ratio of 3/4 to 4/3, resized to `size`; a validation image is resized to `resize` on its shorter
+    side and cropped in the middle. With `in_memory` both splits are decoded once, in the latter way, and training
+    augments by `crop_padding` instead. Which images and crops there are does not depend on `workers`.
+
+    An image that cannot be decoded stops the run with a `UserError` that names the file; with `in_memory` that
+    happens before training. Files that are no images by their suffix are passed over.
+
+    Args:
+        path: the folder.
+        name: what the set is called in logs.
+        size: side of the square image, in pixels.
+        resize: shorter side before the middle crop; at least `size`.
+        in_memory: decode once and keep; for sets that fit (N * 3 * size * size bytes).
+        workers: threads that decode.
+        train_limit: only so many training images, taken class by class in turn.
+        crop_padding: see `Augment`; with `in_memory` only.
+        flip: mirror half of the training images.
+        mean, std: for normalisation, three numbers; None computes them, with `in_memory` only.
+
+    Raises:
+        UserError: a missing folder, a class without images, a class of val that train lacks, sizes that do not fit.
+    """
+    if not 1 <= size <= resize or workers < 1:
+        raise UserError(f"size={size}, resize={resize}, workers={workers}: needs 1 <= size <= resize and workers >= 1")
+    if not in_memory and (mean is None or std is None or crop_padding):
+        raise UserError("without data.in_memory=true, data.mean and data.std must be given and data.crop_padding be 0")
+    classes, files = _files(Path(path), "train", None)
+    _, val_files = _files(Path(path), "val", classes)
+    files = files[: first(len(files), train_limit)]
+    parts = [_Decoder(part, size, resize, workers) for part in (files, val_files)]
+    train, val = _kept(parts, Augment(crop_padding, flip), mean, std) if in_memory else _lazy(parts, flip, mean, std)
+    return ImageData(
+        name=name,
+        classes=len(classes),
+        shape=(3, size, size),
+        train=train,
+        val=val,
+        source=f"image folder {Path(path).name}: {len(classes)} classes, {len(train)} train and {len(val)} val images",
+    )
+
+
+class FolderImages:
+    """A split that decodes the images of a batch when it is asked for."""
+
+    prefetch = 2
+
+    def __init__(self, decoder: _Decoder, normal: Normal, flip: bool) -> None:
+        self.decoder = decoder
+        self.labels = decoder.labels
+        self.mean, self.deviation = (part.reshape(-1, 1, 1) for part in normal)
+        self.flip = flip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Images float32 (N, 3, size, size) and labels int64 (N,) at `indices`; see `Split`."""
+        # All draws are made here, a fixed number per image, before any thread starts.
+        draws = None if generator is None else torch.rand(len(indices), 5, generator=generator, dtype=torch.float64)
+        images = self.decoder(indices, draws, self.flip)
+        return normalise(images, self.mean, self.deviation), self.labels[indices]
+
+
+class _Decoder:
+    """Files to uint8 images of one size."""
+
+    def __init__(self, files: Files, size: int, resize: int, workers: int) -> None:
+        self.paths = [path for path, _ in files]
+        self.labels = torch.tensor([label for _, label in files])
+        self.size = size
+        self.resize = resize
+        self.workers = workers
+
+    def __call__(self, indices: Tensor, draws: Tensor | None = None, flip: bool = False) -> Tensor:
+        """uint8 (N, 3, size, size); `draws`, uniform in [0, 1) and of shape (N, 5), choose crops and flips."""
+        paths = [self.paths[i] for i in indices.tolist()]
+        rows: list[Any] = [None] * len(paths) if draws is None else draws.tolist()
+        with ThreadPoolExecutor(self.workers) as pool:
+            planes = list(pool.map(lambda path, row: self._one(path, row, flip), paths, rows))
+        return torch.from_numpy(np.stack(planes)).permute(0, 3, 1, 2).contiguous()
+
+    def _one(self, path: Path, row: list[float] | None, flip: bool) -> np.ndarray:
+        from PIL import Image
+
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path} cannot be decoded ({error}); remove or replace that file") from error
+        box = _middle(*image.size, self.size / self.resize) if row is None else _random(*image.size, row)
+        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        mirrored = row is not None and flip and row[4] < 0.5
+        return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
+
+
+def _middle(width: int, height: int, share: float) -> Box:
+    """The square in the middle whose side is `share` of the shorter side."""
+    side = share * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _random(width: int, height: int, row: list[float]) -> Box:
+    """A box of random area, aspect ratio and place; a box that would stick out is cut to the image's side."""
+    area = width * height * (AREA[0] + (AREA[1] - AREA[0]) * row[0])
+    ratio = math.exp(math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * row[1])
+    w, h = min(width, math.sqrt(area * ratio)), min(height, math.sqrt(area / ratio))
+    left, top = (width - w) * row[2], (height - h) * row[3]
+    return left, top, left + w, top + h
+
+
+def _lazy(
+    parts: list[_Decoder], flip: bool, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Split, Split]:
+    normal = normal_of(torch.empty(0, 3, 1, 1, dtype=torch.uint8), mean, std)
+    return FolderImages(parts[0], normal, flip), FolderImages(parts[1], normal, False)
+
+
+def _kept(
+    parts: list[_Decoder], augment: Augment, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Split, Split]:
+    train, val = (decoder(torch.arange(len(decoder.paths))) for decoder in parts)
+    normal = normal_of(train, mean, std)
+    return Images(train, parts[0].labels, normal, augment), Images(val, parts[1].labels, normal)
+
+
+def _files(root: Path, part: str, known: list[str] | None) -> tuple[list[str], Files]:
+    """Classes, and files with their labels: the first of each class, then the second of each, and so on."""
+    if not (root / part).is_dir():
+        raise UserError(
+            f"data.path={root} has no folder {part!r}; it must hold train/CLASS/*.jpg and val/CLASS/*.jpg "
+            "(ImageNet is had from its home page, image-net.org, after registration; its validation images must be "
+            "sorted into class folders)"
+        )
+    found = sorted(entry.name for entry in (root / part).iterdir() if entry.is_dir())
+    classes = found if known is None else known
+    if not found or set(found) - set(classes):
+        odd = sorted(set(found) - set(classes))[:3]
+        what = f"classes that train lacks: {', '.join(odd)}" if odd else "no class folders"
+        raise UserError(f"{root / part} has {what}; every class is a sub-folder of train/, and val/ has the same ones")
+    by_class = []
+    for name in found:
+        paths = sorted(p for p in (root / part / name).iterdir() if p.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise UserError(f"{root / part / name} holds no image ({', '.join(sorted(SUFFIXES))}); fill or remove it")
+        by_class.append([(p, classes.index(name)) for p in paths])
+    in_turn = chain.from_iterable(zip_longest(*by_class))
+    return classes, [file for file in in_turn if file is not None]

@@ -1,0 +1,102 @@
+"""Images and labels of one's own, as .npz files."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .base import ImageData
+from .images import Augment, Images, first, normal_of
+
+LAYOUT = (
+    "a folder with train.npz and val.npz (and test.npz, if you like), each with `images`, uint8 (N, H, W) or "
+    "(N, H, W, C), and `labels`, integers (N,)"
+)
+
+
+def npz(
+    path: str,
+    classes: int | None = None,
+    train_limit: int | None = None,
+    crop_padding: int = 0,
+    flip: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageData:
+    """A folder of train.npz, val.npz and perhaps test.npz, each with `images`, uint8 (N, H, W[, C]), and `labels` (N,).
+
+    Args:
+        path: the folder.
+        classes: how many there are; 1 + the largest training label if None.
+        train_limit: only the first so many training images.
+        crop_padding, flip: see `Augment`.
+        mean, std: for normalisation, one number per channel; computed from the training images if None.
+
+    Raises:
+        UserError: whatever is wrong with the folder or the files; the message names the file.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"data.path={path} is not a folder; it must be {LAYOUT}")
+    splits = {name: _read(folder / f"{name}.npz") for name in ("train", "val")}
+    if (folder / "test.npz").exists():
+        splits["test"] = _read(folder / "test.npz")
+    shape = splits["train"][0].shape[1:]
+    known = 1 + int(splits["train"][1].max()) if classes is None else classes
+    for name, (images, labels) in splits.items():
+        _check_fit(folder / f"{name}.npz", images, labels, shape, known)
+    images, labels = splits["train"]
+    limit = first(len(labels), train_limit)
+    normal = normal_of(images[:limit], mean, std)
+    held = {name: Images(*splits[name], normal) for name in splits if name != "train"}
+    return ImageData(
+        name="npz",
+        classes=known,
+        shape=(shape[0], shape[1], shape[2]),
+        train=Images(images[:limit], labels[:limit], normal, Augment(crop_padding, flip)),
+        val=held["val"],
+        test=held.get("test"),
+        source=f"npz arrays in {folder.name}: {limit} train, {len(held['val'])} val images; what they are, you know",
+    )
+
+
+def _read(file: Path) -> tuple[Tensor, Tensor]:
+    """Images uint8 (N, C, H, W) and labels int64 (N,) of one file, checked."""
+    if not file.is_file():
+        raise UserError(f"{file} is missing; data.path must be {LAYOUT}")
+    try:
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
+            images, labels = content["images"], content["labels"]
+    except KeyError as error:
+        raise UserError(f"{file} lacks an array: {error.args[0]}; it needs `images` and `labels`") from error
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file} cannot be read as .npz ({error}); write it again, with numpy.savez") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        got = f"{images.dtype} {images.shape}"
+        raise UserError(f"{file}: `images` is {got}; it must be uint8 of shape (N, H, W) or (N, H, W, C)")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        got = f"{labels.dtype} {labels.shape}"
+        raise UserError(f"{file}: `labels` is {got}; it must be integers of shape ({len(images)},), one per image")
+    if 0 in images.shape:
+        raise UserError(f"{file} holds no image: `images` is of shape {images.shape}")
+    planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(planes)), torch.from_numpy(labels.astype(np.int64))
+
+
+def _check_fit(file: Path, images: Tensor, labels: Tensor, shape: torch.Size, classes: int) -> None:
+    """One shape and one set of classes in all files."""
+    if images.shape[1:] != shape:
+        raise UserError(
+            f"{file}: images of (C, H, W) = {tuple(images.shape[1:])}, but those of train.npz are {tuple(shape)}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"{file}: labels run from {low} to {high}, but the {classes} classes are 0 .. {classes - 1}; "
+            "mend the labels, or set data.classes"
+        )

@@ -1,0 +1,8 @@
+"""The one exception that is the user's to mend."""
+
+
+class UserError(ValueError):
+    """A mistake of the user's, told in one readable message; the command line prints it and exits with 2.
+
+    The message says what was got, what is valid, and what to do next.
+    """

@@ -1,0 +1,111 @@
+"""Evaluating what a run has learned, in the run's own formats or in any others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from . import saved
+from .build import build, told, whole
+from .callbacks.checkpoints import seed_everything
+from .errors import UserError
+from .experiment import make_quantization, make_task, quiet
+from .flow import Flow, attach_
+from .tasks.task import Loader, Task
+
+CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
+GROUPS = ("format", "weights")
+
+
+def evaluate(run: str, overrides: list[str], conf: Path) -> dict[str, float]:
+    """The validation metrics of a run's last checkpoint, or of a checkpoint's file.
+
+    With the run's own weights scheme, the quantized weights are those of the run. With another one (`weights=`), they
+    are its masters, rounded to nearest. Scales of A are the run's where it has them, and otherwise taken from
+    `CALIBRATION` batches of its training data.
+
+    Args:
+        run: the run's folder, or a checkpoint in it.
+        overrides: as on train.py's command line: `format=...`, `weights=...`, and single keys.
+        conf: the folder of configuration files.
+
+    Raises:
+        UserError: no such run, or overrides that do not fit it.
+    """
+    quiet()
+    file = saved.find(run, best=False)
+    cfg = overridden(stored(file), overrides, conf)
+    seed_everything(whole("seed", cfg.seed))
+    state = saved.read(file)
+    task = make_task(cfg, build("trainer", cfg.trainer))
+    other_weights = any(override.startswith("weights") for override in overrides)
+    saved.fit(task.model, saved.weights_of(state, masters=other_weights), file)
+    task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
+    quantization = make_quantization(cfg)
+    with told("format or weights"):
+        if other_weights:
+            quantization.make_weights(task.model)
+        flow = attach_(task.model, quantization.make_flow)
+    take_scales(flow, saved.callback_state(state, "Quantization"), task)
+    return metrics(task, Loader(task.data.val, task.eval_batch_size))
+
+
+def stored(file: Path) -> DictConfig:
+    """The configuration of the run that wrote the checkpoint `file`."""
+    path = file.resolve().parents[1] / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{file} has no config.yaml two folders up: give the folder of a run, or a checkpoint in it")
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    if cfg.model.get("pretrained"):
+        cfg.model.pretrained = False  # its weights come from the checkpoint
+    return cfg
+
+
+def overridden(cfg: DictConfig, overrides: list[str], conf: Path) -> DictConfig:
+    """`cfg` with a whole group exchanged by `format=` or `weights=`, and with single keys."""
+    parsed = [(override, text) for override, text in zip(OverridesParser.create().parse_overrides(overrides), overrides)]
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        for group in GROUPS:
+            if any(override.key_or_group == group for override, _ in parsed):
+                own = [text for override, text in parsed if override.key_or_group.split(".")[0] == group]
+                cfg[group] = compose("config", overrides=own)[group]
+                parsed = [(override, text) for override, text in parsed if text not in own]
+    OmegaConf.set_struct(cfg, True)
+    for override, _ in parsed:
+        OmegaConf.update(cfg, override.key_or_group, override.value())
+    return cfg
+
+
+def take_scales(flow: Flow, state: dict[str, Any], task: Task) -> None:
+    """The run's tracked scales, or new ones if its data flow was another."""
+    try:
+        flow.load_state_dict(state["flow"][0])
+    except (KeyError, ValueError):
+        task.model.eval()
+        task.model.training = True  # the Edges look at the model's own flag, its layers at theirs
+        loader = Loader(task.data.train, task.batch_size, shuffle=True, augment=False, seed=task.seed)
+        with torch.no_grad():
+            for _, batch in zip(range(CALIBRATION), loader, strict=False):
+                task.loss([part.to(task.device) for part in batch])
+                flow.step()
+
+
+def metrics(task: Task, loader: Loader) -> dict[str, float]:
+    """Means of the task's metrics over all examples of `loader`."""
+    task.model.eval()
+    sums: dict[str, float] = {}
+    total = 0
+    with torch.no_grad():
+        for batch in loader:
+            loss, others = task.loss([part.to(task.device) for part in batch])
+            size = task.size(batch)
+            total += size
+            for name, value in {"loss": loss, **others}.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * size
+    return {f"val/{name}": value / total for name, value in sums.items()}

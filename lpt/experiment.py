@@ -1,0 +1,177 @@
+"""The objects of one run, made in the order in which they depend on each other, and checked before anything is written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from . import saved, summary
+from .build import build, maker, told, whole
+from .callbacks.checkpoints import Checkpoints, Stopped, seed_everything
+from .callbacks.metrics import Diverged, Metrics
+from .callbacks.progress import Progress
+from .callbacks.quantization import Quantization
+from .errors import UserError
+from .folder import RunFolder, replace, run_name
+from .loggers import MetricsCSV
+from .tasks.task import Task
+from .training import Training
+
+
+class Experiment:
+    """A run: `Experiment(cfg, choices)` makes and checks everything, `fit()` trains.
+
+    Args:
+        cfg: the composed configuration.
+        choices: the file that was chosen in each group.
+
+    Raises:
+        UserError: anything in `cfg` that cannot work.
+    """
+
+    def __init__(self, cfg: DictConfig, choices: dict[str, str]) -> None:
+        quiet()
+        self.cfg, self.choices = cfg, choices
+        self.config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        self.seed = whole("seed", cfg.seed)
+        self.training: Training = build("trainer", cfg.trainer)
+        self.task = make_task(cfg, self.training)
+        if cfg.init_from is not None:
+            saved.load(self.task.model, cfg.init_from)
+        self.quantization = make_quantization(cfg)
+        with told("format or weights"):
+            self.quantization.check(self.task.model)
+        self.epochs, self.task.total_steps = self.training.batches(
+            self.task.batches_per_epoch(self.training.devices)
+        )
+        with told("optimizer or scheduler"):
+            self.task.configure_optimizers()
+        self.names = names(cfg, choices)
+        head = [*self.names.values(), f"seed{self.seed}"]
+        self.folder = RunFolder(Path(cfg.paths.outputs) / run_name(self.config, head))
+        self.trainer = self.training.trainer(self.folder.path, self.callbacks(), self.loggers(), self.epochs)
+        self.leads = self.trainer.is_global_zero
+        if not self.leads:
+            self.folder = _Follower(self.folder.path)
+
+    def callbacks(self) -> list[Any]:
+        """Quantization first, then what measures, then what shows; Lightning calls checkpoints last."""
+        every = self.training.log_every
+        nodes = self.cfg.indicators or {}
+        indicators = [build(f"indicators.{name}", node) for name, node in nodes.items() if node is not None]
+        shown = [Progress(every)] if self.cfg.progress else []
+        checkpoints = Checkpoints(self.folder.checkpoints, self.training.checkpoint_every, self.seed)
+        return [self.quantization, *indicators, Metrics(every), *shown, checkpoints]
+
+    def loggers(self) -> list[Any]:
+        run_id = self.folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
+        self.wandb_id = run_id
+        wandb = build("logger", self.cfg.logger, folder=self.folder.path, config=self.config, run_id=run_id)
+        return [MetricsCSV(self.folder.metrics), *([wandb] if wandb else [])]
+
+    def fit(self) -> None:
+        """Train to the end, from `last.ckpt` if there is one; summary.json tells how it went."""
+        self._announce()
+        try:
+            self.trainer.fit(self.task, ckpt_path=self.folder.last, weights_only=True)
+        except Stopped:
+            self._close("stopped")
+            raise
+        except Diverged:
+            self._close("diverged")
+            raise
+        except BaseException:
+            self._close("failed")
+            raise
+        self._close("finished")
+
+    def _announce(self) -> None:
+        if not self.leads:
+            return
+        replace(self.folder.path / "config.yaml", OmegaConf.to_yaml(self.cfg))
+        self.folder.write_summary(
+            status="running", **self.names, seed=self.seed, wandb_id=self.wandb_id, git_commit=summary.git_commit(),
+            versions=summary.versions(), hardware=summary.hardware(),
+        )  # fmt: skip
+        data, model = self.task.data, self.task.model
+        size = sum(p.numel() for p in model.parameters())
+        print(f"{data.name}: {data.source}; {len(data.train)} + {len(data.val)} examples", file=sys.stderr)
+        print(f"{self.names['model']}: {size:,} parameters; {self.task.total_steps} steps", file=sys.stderr)
+        print(f"{self.folder.path}/", file=sys.stderr, flush=True)
+
+    def _close(self, status: str) -> None:
+        if not self.leads:
+            return
+        figures = summary.figures(self.folder.metrics, self.task.total_steps)
+        metrics = Metrics.of(self.trainer)
+        written = self.folder.write_summary(
+            status=status, **figures, steps=self.trainer.global_step, epochs=self.trainer.current_epoch,
+            wall_seconds=round(metrics.seconds, 1),
+        )  # fmt: skip
+        if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
+            wandb: Any = sys.modules["wandb"]
+            wandb.run.summary.update({k: v for k, v in written.items() if v is not None})
+            wandb.finish(exit_code=0 if status == "finished" else 1)
+
+
+class _Follower(RunFolder):
+    """The folder as ranks other than the first see it: theirs to read, the first rank's to hold."""
+
+    def open(self, resume: bool) -> str:
+        return "continue"
+
+
+def make_task(cfg: DictConfig, training: Training) -> Task:
+    """Data, model, and the task that joins them; seeded, so that equal configurations begin with equal weights."""
+    data = build("data", cfg.data)
+    seed_everything(cfg.seed)
+    model = build("model", cfg.model, classes=data.classes, in_channels=data.shape[0])
+    task: Task = build(
+        "task", cfg.task, model=model, data=data, optimizer=maker("optimizer", cfg.optimizer),
+        scheduler=maker("scheduler", cfg.scheduler), batch_size=training.batch_size,
+        eval_batch_size=training.eval_batch_size, seed=cfg.seed, compile=bool(cfg.compile),
+    )  # fmt: skip
+    return task
+
+
+def make_quantization(cfg: DictConfig) -> Quantization:
+    """`format=` and `weights=`."""
+    flow = cfg.format.copy()
+    with open_dict(flow):
+        flow.pop("value", None)  # it only fills in activation, error and gradient
+    return Quantization(build("format", flow), maker("weights", cfg.weights))
+
+
+def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
+    """What people call the model, data, format and weights of a run."""
+
+    def spelt(value: Any) -> str:
+        return value if isinstance(value, str) else "_".join(map(str, value))
+
+    kinds = [spelt(cfg.format[kind]) for kind in ("activation", "error", "gradient")]
+    weights = choices["weights"]
+    if weights == "custom":
+        parts = [cfg.weights.scheme, cfg.weights.format, cfg.weights.width]
+        weights = "_".join(spelt(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
+    return {
+        "model": str(cfg.model.get("name") or choices["model"]),
+        "data": choices["data"],
+        "format": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
+        "weights": weights,
+    }
+
+
+def quiet() -> None:
+    """Lightning's hints and tips off; its warnings stay."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # Lightning 2.6 asks for a class that torch 2.13 and later call deprecated.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")

@@ -1,0 +1,114 @@
+"""The folder of a run: its name, who may write in it, and its `summary.json`.
+
+    outputs/<run>/config.yaml  metrics.csv  summary.json  checkpoints/{last,best}.ckpt  wandb/
+
+The name is readable first (model, data, format, weights, seed), then a hash of everything that decides the result, so
+two configurations never share a folder and one configuration always finds its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+# What may differ between two commands that mean the same run.
+NOT_THE_RUN = ("resume", "logger", "progress", "paths")
+NOT_THE_DATA = ("download",)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader, or a run killed here, sees the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def run_name(config: dict[str, Any], head: list[str]) -> str:
+    """`head` joined by dashes, then eight digits of a hash of the resolved `config` less `NOT_THE_RUN`."""
+    decides = {key: value for key, value in config.items() if key not in NOT_THE_RUN}
+    decides["data"] = {key: value for key, value in config["data"].items() if key not in NOT_THE_DATA}
+    text = json.dumps(decides, sort_keys=True, default=str)
+    readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part).strip("_") for part in head)
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+class RunFolder:
+    """`outputs/<run>`, held by one process at a time.
+
+    `open` decides whether the run may start, continue, or is done already; nothing exists on disk before it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def last(self) -> Path | None:
+        """The checkpoint to continue from, if the run came that far."""
+        path = self.checkpoints / "last.ckpt"
+        return path if path.is_file() else None
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` holds; empty before the run exists."""
+        try:
+            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return summary
+
+    def write_summary(self, **entries: Any) -> dict[str, Any]:
+        """Add or replace flat keys of `summary.json`; floats that JSON cannot hold (nan, inf) become null."""
+        summary = json.loads(json.dumps({**self.summary(), **entries}), parse_constant=lambda _: None)
+        replace(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def open(self, resume: bool) -> str:
+        """Take the folder; returns "new", "continue" or "finished".
+
+        Raises:
+            UserError: it belongs to an earlier run and `resume` is off, or another process is training in it.
+        """
+        status = self.summary().get("status")
+        if status and not resume:
+            raise UserError(
+                f"{self.path} already holds this very run ({status}); nothing was overwritten.\n"
+                "  resume=true   continues it, or prints its table if it is finished\n"
+                "  seed=N        (or any other setting) makes a run of its own, in a folder of its own\n"
+                "To start it afresh, delete the folder."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        self.checkpoints.mkdir(exist_ok=True)
+        return "finished" if status == "finished" else ("continue" if status else "new")
+
+    def _take_lock(self) -> None:
+        # The system lets go of the lock however the process ends, SIGKILL included.
+        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            self._lock = None
+            raise UserError(
+                f"another process is training in {self.path}: wait for it, stop it, or change a setting (seed=1)"
+            ) from None
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,0 +1,6 @@
+"""Pure functions from tensors to numbers: what the callbacks log and the search ranks by."""
+
+from .angles import angle
+from .flips import flip_frequency, threshold_distance
+
+__all__ = ["angle", "flip_frequency", "threshold_distance"]

@@ -1,0 +1,125 @@
+"""Where numbers go: `metrics.csv` always, Weights & Biases beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from .errors import UserError
+
+FIRST, LAST = ("step", "epoch"), ("seconds",)
+
+
+class MetricsCSV(Logger):
+    """`metrics.csv`: one row for each optimizer step at which something was logged.
+
+    Every call is on disk when it returns, and a run that continues cuts off what was written after its checkpoint, so
+    the file of a run that was killed ends up like that of one that was not. Columns are sorted, `seconds` is last.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._columns: list[str] = []
+        self._row: dict[str, Any] = {}
+        self._row_start = 0
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The configuration is in config.yaml."""
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Keep the rows up to `step` and forget the rest; 0 starts afresh."""
+        rows = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if step else []
+        self._columns = _ordered({key for row in rows for key, value in row.items() if value != ""})
+        self._rewrite(rows)
+        self._row = {}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        assert step is not None
+        if self._row.get("step") != step:
+            self._row = {"step": step}
+            self._row_start = self.path.stat().st_size if self.path.exists() else 0
+        self._row.update(metrics)
+        if not self._row.keys() <= set(self._columns):
+            rows = [row for row in read_metrics(self.path) if int(row["step"]) < step]
+            self._columns = _ordered({*self._columns, *self._row})
+            self._rewrite(rows)
+            self._row_start = self.path.stat().st_size
+        with self.path.open("r+", newline="", encoding="utf-8") as file:
+            file.seek(self._row_start)
+            file.truncate()
+            file.write(self._text([self._row], header=False))
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(self._text(rows, header=bool(self._columns)), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def _text(self, rows: list[dict[str, Any]], header: bool) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+
+def _ordered(columns: set[str]) -> list[str]:
+    middle = sorted(columns - {*FIRST, *LAST})
+    return [*(c for c in FIRST if c in columns), *middle, *(c for c in LAST if c in columns)]
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a `metrics.csv`, values as text, "" where nothing was logged; a half-written last line is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+
+
+def column(rows: list[dict[str, str]], name: str, after: float = 0) -> list[float]:
+    """The values of one column at the steps beyond `after`, where it was logged."""
+    return [float(row[name]) for row in rows if row.get(name) and float(row["step"]) > after]
+
+
+def wandb(
+    folder: Path, config: dict[str, Any], run_id: str, *, mode: str, project: str, group: str | None, tags: list[str],
+    entity: str | None = None,
+) -> Logger | None:  # fmt: skip
+    """Weights & Biases: `mode` offline (nothing leaves the machine, `wandb sync` sends it later), online or disabled.
+
+    `run_id` makes a continued run go on under its own id.
+
+    Raises:
+        UserError: another mode.
+    """
+    if mode not in ("offline", "online", "disabled"):
+        raise UserError(f"logger.mode={mode!r} is not one of offline, online, disabled")
+    if mode == "disabled":
+        return None
+    os.environ.setdefault("WANDB_SILENT", "true")
+    from pytorch_lightning.loggers import WandbLogger
+
+    logger = WandbLogger(
+        project=project, name=folder.name, save_dir=folder, version=run_id, group=group, tags=list(tags),
+        entity=entity, mode=mode, config=config, resume="allow",
+    )  # fmt: skip
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it; W&B warns that it means nothing any more
+    return logger

@@ -1,0 +1,56 @@
+"""What is known of torch's functions and methods, by name: which keep values, which have a module of their own."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ..ops import Add, MatMul, Mul
+
+# What these return is a number, or a fact about a tensor, and none of its values.
+FACTS = {
+    *("size", "dim", "ndimension", "numel", "nelement", "stride", "item", "len", "__len__", "is_floating_point"),
+}
+
+# What these return is values of their arguments, moved, selected, clipped or compared: it is on the grid that they were
+# on. Everything that is not named here is taken to make new values.
+KEEPS_VALUES = {
+    *FACTS,
+    *("getattr", "getitem", "_assert", "type", "type_as", "to", "float", "contiguous", "clone", "detach"),
+    *("reshape", "reshape_as", "view", "view_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
+    *("permute", "transpose", "t", "swapaxes", "movedim", "roll", "flip", "rot90"),
+    *("expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "tile", "unfold", "pad"),
+    *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "chunk", "split", "tensor_split", "unbind"),
+    *("select", "narrow", "index_select", "gather", "take", "where", "masked_fill", "masked_fill_", "tril", "triu"),
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
+    *("relu", "relu_", "relu6", "hardtanh", "threshold", "clamp", "clamp_", "clamp_min", "clamp_max", "clip"),
+    *("max", "min", "maximum", "minimum", "amax", "amin", "argmax", "argmin", "sort", "topk"),
+    *("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "invert", "logical_not", "is_", "is_not"),
+    *("arange", "meshgrid", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "empty_like"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
+}
+
+# Attributes that are a tensor's values; all others (shape, dtype, device, ...) are facts.
+TENSOR_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real"}
+
+# Operations of exactly two tensors that have a module of their own.
+PAIRS: dict[str, Callable[[], nn.Module]] = {
+    "add": Add,
+    **dict.fromkeys(("mul", "multiply"), Mul),
+    **dict.fromkeys(("matmul", "bmm", "mm"), MatMul),
+}
+
+# `a += b` and so on, as the module operator names them.
+IN_PLACE = {"iadd", "isub", "imul", "itruediv"}
+
+DROPOUTS: dict[str, Callable[[float], nn.Module]] = {
+    "dropout": nn.Dropout,
+    "dropout1d": nn.Dropout1d,
+    "dropout2d": nn.Dropout2d,
+    "dropout3d": nn.Dropout3d,
+    "alpha_dropout": nn.AlphaDropout,
+    "feature_alpha_dropout": nn.FeatureAlphaDropout,
+}
+
+# Positional arguments of F.scaled_dot_product_attention, which has no signature that Python can read.
+ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")

@@ -1,0 +1,100 @@
+"""The way of a run: configuration -> objects -> Trainer -> figures. `train.py` and `conf/` lead here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from . import sweep
+from .build import build, told, whole
+from .errors import UserError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
+
+
+def main() -> int:
+    """`python train.py ...`; returns the exit code."""
+    codes: list[int] = []
+    debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
+    sweep.register()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(
+            lambda cfg: codes.append(job(cfg)) or codes[-1]
+        )()
+    except sweep.Failed as error:
+        return error.code
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if debugging:
+            traceback.print_exc()
+        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        print(f"error: {error}{cause}\n`python train.py --help` lists every choice.", file=sys.stderr)
+        return USERS
+    finally:
+        if not debugging:
+            del os.environ["HYDRA_FULL_ERROR"]
+    return max(codes, default=DONE)
+
+
+def job(cfg: DictConfig) -> int:
+    """One run, alone or within a sweep; returns its exit code. Errors are told here, so that a sweep can go on."""
+    from .callbacks.checkpoints import Stopped
+    from .callbacks.metrics import Diverged
+
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        train(cfg, dict(HydraConfig.get().runtime.choices))
+    except Stopped:
+        print("stopped; the same command with resume=true goes on from here", file=sys.stderr)
+        raise SystemExit(RESUMABLE) from None
+    except (UserError, OmegaConfBaseException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USERS
+    except Diverged as error:
+        print(f"error: {error}; the last good checkpoint is kept. Lower optimizer.lr, say.", file=sys.stderr)
+        return OURS
+    except Exception:
+        traceback.print_exc()
+        return OURS
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return DONE
+
+
+def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
+    """Do the run that `cfg` describes, or continue it, and return what its summary.json holds.
+
+    Raises:
+        UserError: before anything is written, if the configuration cannot be run.
+    """
+    from .experiment import Experiment
+
+    experiment = Experiment(cfg, choices)
+    folder = experiment.folder
+    state = folder.open(resume=bool(cfg.resume))
+    try:
+        if state != "finished":
+            experiment.fit()
+        summary = folder.summary()
+    finally:
+        folder.close()
+    if experiment.leads:
+        from .summary import table
+
+        print(f"\n{table(summary, folder.path)}")
+    return summary

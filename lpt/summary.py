@@ -1,0 +1,85 @@
+"""The figures that a run ends with: from its metrics.csv to summary.json and the table on the screen."""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .loggers import column, read_metrics
+
+# Indicators fluctuate from window to window, so their figure is the mean over the last third of the run.
+INDICATORS = (
+    "flip_frequency", "flip_frequency/level", "flip_frequency/regrid", "angle/flow", "angle/gradient", "saturation",
+    "underflow",
+)  # fmt: skip
+PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy")
+
+
+def figures(metrics: Path, steps: int) -> dict[str, float]:
+    """`val/*` and `train/*` as last logged, their best in `best/*`, and the indicators' means over the last third."""
+    rows = read_metrics(metrics)
+    names = {name for row in rows for name, value in row.items() if value}
+    found: dict[str, float] = {}
+    for name in sorted(names):
+        if name.startswith(("train/", "val/")):
+            found[name] = column(rows, name)[-1]
+    if "val/accuracy" in names:
+        found["best/val/accuracy"] = max(column(rows, "val/accuracy"))
+    for name in INDICATORS:
+        if values := [v for v in column(rows, name, after=steps * 2 / 3) or column(rows, name) if not math.isnan(v)]:
+            found[name] = sum(values) / len(values)
+    return found
+
+
+def table(summary: Mapping[str, Any], folder: Path) -> str:
+    """A short table for people."""
+
+    def number(name: str, form: str) -> str:
+        value = summary.get(name)
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        ("run", f"{summary.get('model')} on {summary.get('data')}, format {summary.get('format')}, "
+                f"weights {summary.get('weights')}, seed {summary.get('seed')}"),
+        ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
+        ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
+        ("loss", f"{number('val/loss', '.4f')} (validation), {number('train/loss', '.4f')} (training)"),
+        ("flip frequency", f"{number('flip_frequency', '.3%')} of the weights a step (last third of the run)"),
+        ("mean angle", f"{number('angle/flow', '.2f')} degrees from A and E, "
+                       f"{number('angle/gradient', '.2f')} with G (last third)"),
+        ("everything", f"{folder}/ (config.yaml, metrics.csv, summary.json, checkpoints/, wandb/)"),
+    ]  # fmt: skip
+    rows = [row for row in rows if "- " not in row[1][:2]]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
+
+
+def git_commit() -> str | None:
+    """The commit of the code, "+" behind it if files were changed since; None outside a repository."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> str:
+    return ", ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)])
+
+
+def hardware() -> str:
+    import torch
+
+    cpu = f"{platform.machine()}, {torch.get_num_threads()} CPU threads"
+    if not torch.cuda.is_available():
+        return cpu
+    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, {cpu}"

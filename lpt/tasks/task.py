@@ -1,0 +1,95 @@
+"""The base of all tasks: batches in, a loss out; the optimizer, its schedule, and the loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ..data.loader import Batches
+from .schedules import Schedule
+
+Optimizer = torch.optim.Optimizer
+
+
+class Loader(Batches):
+    """Batches as Lightning wants them: it looks for this attribute beside `sampler`."""
+
+    batch_sampler = None
+
+
+class Task(pl.LightningModule):
+    """Subclasses write `loss`; everything else is common to all tasks.
+
+    Args:
+        model: the plain network.
+        data: a data set with `.train` and `.val`.
+        optimizer: parameters -> optimizer.
+        scheduler: steps of the run -> (step -> factor on the learning rate).
+        batch_size, eval_batch_size: examples a batch and process.
+        seed: of the order of the examples and of their augmentation.
+        compile: whether the model is compiled at its first batch.
+    """
+
+    # The metric that decides which checkpoint is the best, and whether more of it is better.
+    monitor, more_is_better = "val/loss", False
+
+    def __init__(
+        self, model: nn.Module, data: Any, optimizer: Callable[[Any], Optimizer], scheduler: Callable[[int], Schedule], *,
+        batch_size: int, eval_batch_size: int, seed: int, compile: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model = model
+        self.data = data
+        self.make_optimizer, self.make_schedule = optimizer, scheduler
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.seed = seed
+        self.total_steps = 0  # optimizer steps of the whole run; lpt.run fills it in
+        if compile:
+            model.compile()
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of a batch (0-dim) and further means over its examples."""
+        raise NotImplementedError
+
+    def size(self, batch: Any) -> int:
+        """How many examples (or tokens) the means of `loss` are over."""
+        return len(batch[0])
+
+    def probe_batch(self, size: int) -> Any:
+        """`size` training examples, always the same, without augmentation: for indicators."""
+        train = self.data.train
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
+        x, y = train.batch(order[:size], None)
+        return x.to(self.device), y.to(self.device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        loss, metrics = self.loss(batch)
+        return {"loss": loss, **metrics}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        loss, metrics = self.loss(batch)
+        return {"loss": loss, **metrics, "size": self.size(batch)}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.model.parameters())
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.make_schedule(self.total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def batches_per_epoch(self, world: int) -> int:
+        """Micro-batches that each of `world` processes sees in an epoch."""
+        return len(self._batches(0, world))
+
+    def train_dataloader(self) -> Loader:
+        return self._batches(self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> Loader:
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return Loader(self.data.val, self.eval_batch_size, rank=rank, world=world)
+
+    def _batches(self, rank: int, world: int) -> Loader:
+        train = self.data.train
+        return Loader(train, self.batch_size, shuffle=True, seed=self.seed, drop_last=True, rank=rank, world=world)

@@ -1,0 +1,127 @@
+"""The settings of `conf/trainer`: how long, on what, how often. Checked before anything else is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+PRECISIONS = {
+    "32-true": "everything in float32",
+    "bf16-mixed": "products in bfloat16, weights and gradients in float32",
+}
+WHY_NOT = {
+    "16-mixed": "its loss scaler skips steps while the masters are in the parameters",
+    "16-true": "masters and gradients need float32",
+    "bf16-true": "masters and gradients need float32",
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run is trained.
+
+    Args:
+        epochs: passes over the training data.
+        max_steps: optimizer steps; when given it takes the place of `epochs`.
+        batch_size: training examples a batch and process; `accumulate_grad_batches` of them make one optimizer step.
+        eval_batch_size: validation examples a batch.
+        accumulate_grad_batches: batches whose mean gradient makes one optimizer step.
+        gradient_clip_val: largest norm of the whole gradient, after G is rounded; null does not clip.
+        accelerator: auto (a CUDA GPU if there is one), cpu or cuda.
+        devices: processes, one a device.
+        strategy: auto, or ddp for several devices.
+        precision: 32-true or bf16-mixed.
+        deterministic: refuse operations on a GPU that are not reproducible (on the CPU all are).
+        log_every: optimizer steps a logging window.
+        checkpoint_every: optimizer steps between checkpoints inside an epoch; 0 saves after each epoch only.
+
+    Raises:
+        UserError: a value that is not possible.
+    """
+
+    epochs: int = 30
+    max_steps: int | None = None
+    batch_size: int = 64
+    eval_batch_size: int = 256
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    deterministic: bool = False
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        least = {"checkpoint_every": 0}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if "int" in str(field.type) and value is not None:
+                low = least.get(field.name, 1)
+                if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                    raise UserError(f"trainer.{field.name}={value!r}: give a whole number from {low} upward")
+        if self.gradient_clip_val is not None and not _positive(self.gradient_clip_val):
+            raise UserError(f"trainer.gradient_clip_val={self.gradient_clip_val!r}: give a positive norm, or null")
+        _choice("accelerator", self.accelerator, ("auto", "cpu", "cuda"))
+        _choice("strategy", self.strategy, ("auto", "ddp"))
+        if str(self.precision) not in PRECISIONS:
+            why = f" ({WHY_NOT[self.precision]})" if self.precision in WHY_NOT else ""
+            valid = "; ".join(f"{name}: {meaning}" for name, meaning in PRECISIONS.items())
+            raise UserError(f"trainer.precision={self.precision!r} is not supported{why}. Valid: {valid}")
+
+    def batches(self, per_epoch: int) -> tuple[int, int]:
+        """Epochs (the last one perhaps cut short) and optimizer steps of the whole run.
+
+        Args:
+            per_epoch: batches that each process sees in an epoch.
+
+        Raises:
+            UserError: the training data does not fill one batch.
+        """
+        if per_epoch == 0:
+            raise UserError(
+                f"the training data does not fill one batch of {self.batch_size} on each of {self.devices} device(s): "
+                "lower trainer.batch_size"
+            )
+        steps = math.ceil(per_epoch / self.accumulate_grad_batches)
+        if self.max_steps is None:
+            return self.epochs, self.epochs * steps
+        return math.ceil(self.max_steps / steps), self.max_steps
+
+    def trainer(self, folder: Path, callbacks: list[Any], loggers: list[Any], epochs: int) -> Any:
+        """The Lightning Trainer: it counts epochs; everything that is written is written by our callbacks."""
+        import pytorch_lightning as pl
+        import torch
+
+        accelerator = self.accelerator
+        if accelerator == "auto":
+            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if accelerator == "cuda" and torch.cuda.device_count() < self.devices:
+            raise UserError(
+                f"trainer.devices={self.devices} with {torch.cuda.device_count()} CUDA device(s) here: lower it, or "
+                "trainer.accelerator=cpu"
+            )
+        return pl.Trainer(
+            default_root_dir=folder, callbacks=callbacks, logger=loggers, max_epochs=epochs,
+            accelerator=accelerator, devices=self.devices, strategy=self._strategy(), precision=self.precision,  # type: ignore[arg-type]
+            accumulate_grad_batches=self.accumulate_grad_batches, gradient_clip_val=self.gradient_clip_val,
+            deterministic=self.deterministic and accelerator == "cuda", use_distributed_sampler=False,
+            num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+        )  # fmt: skip
+
+    def _strategy(self) -> str:
+        return "ddp" if self.devices > 1 else self.strategy
+
+
+def _choice(key: str, got: str, valid: tuple[str, ...]) -> None:
+    if got not in valid:
+        raise UserError(f"trainer.{key}={got!r} is not one of {', '.join(valid)}")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

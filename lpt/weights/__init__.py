@@ -1,0 +1,16 @@
+"""Network quantization W: weights on a grid, their masters beside them (the paper's section 4)."""
+
+from .masters import QuantizedWeights, attach_weights_
+from .rules import Hysteresis, Nearest, Scheme, Stochastic, hysteresis, nearest, scheme
+
+__all__ = [
+    "Hysteresis",
+    "Nearest",
+    "QuantizedWeights",
+    "Scheme",
+    "Stochastic",
+    "attach_weights_",
+    "hysteresis",
+    "nearest",
+    "scheme",
+]

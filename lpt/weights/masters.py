@@ -1,0 +1,316 @@
+"""A model's quantized weights and their masters.
+
+A `Parameter` holds the *quantized* weight, so the forward pass, evaluation and the state dict see nothing else. Its
+full-precision *master* takes its place only while the optimizer steps. Afterwards a scheme computes the new
+quantized weight from the new master and the previous quantized weight.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import formats
+from ..formats.scaling import NO_SCALE
+from ..parameters import channel_dim, quantizable
+from . import rules
+from .rules import FormatSpec, Scheme
+
+_MOMENTA = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+
+
+class QuantizedWeights:
+    """Quantizes a model's weights in place and keeps their masters.
+
+    In a loop: `swap_in(optimizer)` when the gradients are ready, `optimizer.step()`, `update(optimizer)`; `restore()`
+    instead of the last if the step raised. `attach_weights_` does this by hooks on the optimizer.
+
+    Args:
+        model: its weights (`lpt.parameters.quantizable`) become quantized now, to nearest.
+        scheme, format, width: as for `lpt.weights.scheme`. "fp32" quantizes nothing.
+        scaling: "current", the scale of the master's largest magnitude at each step, or "tracked", which moves
+            towards it by at most one a step.
+        granularity: "channel", one scale per output channel of a convolution and one per layer otherwise, or
+            "tensor", one per layer throughout.
+        master, momentum: "fp32", or "fp169" (16 bits, stochastic rounding after each step).
+        decay: weight decay acts on the "master", as the optimizer does it, or on the "quantized" weight.
+        skip: globs of parameter names to leave in full precision.
+        room: octaves of headroom of the weight's scale.
+        seed: of all stochastic rounding; the same on all ranks.
+
+    Raises:
+        ValueError: an unknown choice, or a pattern of `skip` that matches no weight.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scheme: str | Scheme = "log4_hyst",
+        *,
+        format: FormatSpec | None = None,
+        width: float | None = None,
+        scaling: str = "current",
+        granularity: str = "channel",
+        master: str = "fp32",
+        momentum: str = "fp32",
+        decay: str = "master",
+        skip: Sequence[str] = (),
+        room: int = 0,
+        seed: int = 0,
+    ) -> None:
+        for key, got, valid in (
+            ("scaling", scaling, ("current", "tracked")),
+            ("granularity", granularity, ("channel", "tensor")),
+            ("master", master, ("fp32", "fp169")),
+            ("momentum", momentum, ("fp32", "fp169")),
+            ("decay", decay, ("master", "quantized")),
+        ):
+            if got not in valid:
+                raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}")
+        self.scheme = rules.scheme(scheme, format, width)
+        self.scaling, self.granularity, self.decay, self.room = scaling, granularity, decay, room
+        self.master_format, self.momentum_format = formats.get(master), formats.get(momentum)
+        self.model = model
+        self.params = self._chosen(skip)
+        self.names = list(self.params)
+        self.swapped = False
+        self.flip_steps = 0
+        self.calls = 0  # of `update`, and so the counter of all random bits
+        self.seed = seed
+        self._decays: list[tuple[dict[str, Any], float]] = []
+        self.masters: dict[str, Tensor] = {}
+        self.scales: dict[str, Tensor] = {}
+        self.resync()
+        self._hook = model.register_load_state_dict_post_hook(self._after_load)
+
+    # -- around the optimizer's step ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def swap_in(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Put the masters into the parameters: the optimizer is about to step."""
+        if self.swapped:
+            raise RuntimeError("the masters are in the parameters already; call update() or restore() after the step")
+        if self.decay == "quantized" and optimizer is not None and self.names:
+            self._decay_quantized(optimizer)
+        self._to_device()
+        self._quantized = [p.detach().clone() for p in self.params.values()]
+        _copy(self.params.values(), self.masters.values())
+        self.swapped = True
+
+    @torch.no_grad()
+    def update(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """The optimizer has stepped: keep the new masters, and write the next quantized weights."""
+        if not self.swapped:
+            raise RuntimeError("update() without swap_in(): call swap_in() before the optimizer's step")
+        self._end_swap()
+        self.calls += 1
+        _copy(self.masters.values(), self.params.values())
+        if self.master_format.name != "fp32":
+            for i, m in enumerate(self.masters.values()):
+                m.copy_(self.master_format.round(m, stochastic=self._key(i, 1, m.device)))
+        if self.momentum_format.name != "fp32" and optimizer is not None:
+            self._round_momenta(optimizer)
+        for i, (name, p) in enumerate(self.params.items()):
+            m, previous = self.masters[name], self._quantized[i]
+            scale = self._next_scale(name, m)
+            p.copy_(self.scheme(m, previous, scale, self._key(i, 0, p.device) if self.scheme.stochastic else None))
+            self._count_flips(i, p, previous, scale != self.scales[name])
+            self.scales[name].copy_(scale)
+        self.flip_steps += 1
+        self._quantized = []
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """The step failed: quantized weights back into the parameters, masters as they were before it."""
+        if self.swapped:
+            _copy(self.params.values(), self._quantized)
+            self._quantized = []
+            self._end_swap()
+
+    @torch.no_grad()
+    def resync(self) -> None:
+        """Take the parameters as new masters and quantize them to nearest, as after loading foreign weights."""
+        for name, p in self.params.items():
+            self.masters[name] = m = p.detach().clone()
+            self.scales[name] = self._scale(name, m)
+            p.copy_(self.scheme.format.round(m, self.scales[name]))
+        self.reset_flips()
+
+    @contextmanager
+    def averaged(self, averages: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, the parameters hold these averaged masters, quantized to nearest (by name, as in `masters`)."""
+        before = {name: p.detach().clone() for name, p in self.params.items()}
+        with torch.no_grad():
+            for name, p in self.params.items():
+                p.copy_(self.scheme.format.round(averages[name], self._scale(name, averages[name])))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self.params.items():
+                    p.copy_(before[name])
+
+    # -- flips ---------------------------------------------------------------------------------------------------
+
+    def flips(self) -> Tensor:
+        """int64 [weights, 3]: level flips, regrid flips, and elements times steps, since `reset_flips`.
+
+        A flip is a weight whose quantized value changed at a step: a regrid flip if its scale moved at that step,
+        a level flip otherwise. On the weights' device; reading it is the only synchronization.
+        """
+        return self._flips
+
+    def reset_flips(self) -> None:
+        device = next(iter(self.params.values())).device if self.params else torch.device("cpu")
+        self._flips = torch.zeros(len(self.params), 3, dtype=torch.int64, device=device)
+        self.flip_steps = 0
+
+    def _count_flips(self, i: int, new: Tensor, old: Tensor, moved: Tensor) -> None:
+        flipped = new != old
+        regrid = (flipped & moved).sum()
+        self._flips[i, 0] += flipped.sum() - regrid
+        self._flips[i, 1] += regrid
+        self._flips[i, 2] += new.numel()
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next steps depend on: masters, quantized weights, scales, counters."""
+        return {
+            "masters": self.masters,
+            "quantized": {name: p.detach() for name, p in self.params.items()},
+            "scales": self.scales,
+            "flips": self._flips,
+            "flip_steps": self.flip_steps,
+            "calls": self.calls,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: it is of other weights.
+        """
+        if state["masters"].keys() != self.params.keys():
+            odd = sorted(state["masters"].keys() ^ self.params.keys())
+            raise ValueError(
+                f"the saved masters are of other weights: {len(odd)} differ, for example {odd[0]!r}; "
+                "resume with the model and weights= of the saved run"
+            )
+        self._to_device()
+        for name, p in self.params.items():
+            self.masters[name].copy_(state["masters"][name])
+            p.copy_(state["quantized"][name])
+            self.scales[name].copy_(state["scales"][name])
+        self._flips.copy_(state["flips"])
+        self.flip_steps, self.calls = state["flip_steps"], state["calls"]
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _chosen(self, skip: Sequence[str]) -> dict[str, nn.Parameter]:
+        everything = quantizable(self.model)
+        for pattern in skip:
+            if not fnmatch.filter(everything, pattern):
+                some = ", ".join(list(everything)[:6])
+                raise ValueError(f"skip={pattern!r} matches no weight; there are {some}, ...")
+        if self.scheme.format.name == "fp32":
+            return {}
+        return {
+            name: p  # type: ignore[misc]
+            for name, p in everything.items()
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in skip)
+        }
+
+    def _after_load(self, *_: Any) -> None:
+        self.resync()
+
+    def _to_device(self) -> None:
+        for name, p in self.params.items():
+            if self.masters[name].device != p.device:
+                self.masters[name] = self.masters[name].to(p.device)
+                self.scales[name] = self.scales[name].to(p.device)
+                self._flips = self._flips.to(p.device)
+
+    def _scale(self, name: str, master: Tensor) -> Tensor:
+        dim = channel_dim(self.model, name) if self.granularity == "channel" else None
+        return self.scheme.format.scale_of(master, dim, self.room)
+
+    def _next_scale(self, name: str, master: Tensor) -> Tensor:
+        current, before = self._scale(name, master), self.scales[name]
+        if self.scaling == "current":
+            return current
+        moved = before + (current - before).clamp(-1, 1)
+        moved = torch.where(before == NO_SCALE, current, moved)  # it starts with the first nonzero weight
+        return torch.where(current == NO_SCALE, before, moved)  # and stays while all are zero
+
+    def _key(self, index: int, use: int, device: torch.device) -> Tensor:
+        """A key of its own for each step, weight and use of random bits: no state beyond the count of steps."""
+        return torch.tensor(((self.seed * 8 + use) << 44) + (index << 32) + self.calls, device=device)
+
+    def _end_swap(self) -> None:
+        self.swapped = False
+        for group, decay in self._decays:
+            group["weight_decay"] = decay
+        self._decays = []
+
+    def _decay_quantized(self, optimizer: torch.optim.Optimizer) -> None:
+        """Decay by the quantized weight, which the parameters still hold; the optimizer's own decay pauses."""
+        masters = {id(p): self.masters[name] for name, p in self.params.items()}
+        for group in optimizer.param_groups:
+            decay = group.get("weight_decay", 0)
+            decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
+            if not decay:
+                continue
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if decoupled:
+                    target = masters.get(id(p), p)
+                    target.sub_(p, alpha=float(group["lr"] * decay))
+                else:
+                    p.grad.add_(p, alpha=decay)
+            self._decays.append((group, decay))
+            group["weight_decay"] = 0
+
+    def _round_momenta(self, optimizer: torch.optim.Optimizer) -> None:
+        for i, p in enumerate(self.params.values()):
+            for j, key in enumerate(_MOMENTA):
+                momentum = optimizer.state.get(p, {}).get(key)
+                if momentum is not None:
+                    momentum.copy_(self.momentum_format.round(momentum, stochastic=self._key(i, 2 + j, p.device)))
+
+
+def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+    if pairs := list(zip(targets, sources, strict=True)):
+        torch._foreach_copy_([target for target, _ in pairs], [source for _, source in pairs])
+
+
+def attach_weights_(
+    model: nn.Module, optimizer: torch.optim.Optimizer, scheme: str | Scheme = "log4_hyst", **options: Any
+) -> QuantizedWeights:
+    """Quantize the weights of `model` and keep them so through every `optimizer.step()`, by hooks on the optimizer.
+
+    Args:
+        model, scheme, options: as for QuantizedWeights.
+        optimizer: holds the model's parameters.
+
+    Raises:
+        ValueError: as QuantizedWeights; `optimizer.step(closure)` raises it too, since a closure would compute with
+            the masters.
+    """
+    weights = QuantizedWeights(model, scheme, **options)
+
+    def before(opt: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args[1:] or kwargs.get("closure") is not None:
+            raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
+        weights.swap_in(opt)
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(lambda opt, args, kwargs: weights.update(opt))
+    return weights

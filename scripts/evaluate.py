@@ -1,0 +1,37 @@
+"""Evaluate a run in any format: `python scripts/evaluate.py outputs/RUN [format=int8] [weights=int4] [key=value ...]`.
+
+RUN is the folder of a run (its last checkpoint is taken) or a checkpoint's file (.../checkpoints/best.ckpt).
+Without more, formats and weights are the run's own. `weights=` rounds the run's full-precision masters to nearest.
+Exit code: 0 done, 2 a mistake in the command.
+"""
+
+import sys
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
+
+from lpt.errors import UserError
+from lpt.run import CONF
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    from lpt.evaluation import evaluate
+
+    try:
+        metrics = evaluate(arguments[0], arguments[1:], CONF)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, value in metrics.items():
+        print(f"{name:<14} {value:.6g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
