@@ -44,6 +44,17 @@ def maker(where: str, node: DictConfig) -> Any:
         return instantiate(node, _partial_=True, _convert_="all")
 
 
+def flag(where: str, value: Any) -> bool:
+    """`value` as a truth value.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{where}={value!r}: give true or false")
+    return value
+
+
 def whole(where: str, value: Any, low: int = 0) -> int:
     """`value` as a whole number from `low` upward.
 

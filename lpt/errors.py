@@ -6,3 +6,11 @@ class UserError(ValueError):
 
     The message says what was got, what is valid, and what to do next.
     """
+
+
+class SweepFailed(Exception):
+    """Some jobs of a sweep failed and have said why; `code` is the exit code of the whole."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code

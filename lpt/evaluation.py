@@ -16,30 +16,30 @@ from .callbacks.checkpoints import seed_everything
 from .errors import UserError
 from .experiment import make_quantization, make_task, quiet
 from .flow import Flow, attach_
+from .messages import CONF
 from .tasks.task import Loader, Task
 
 CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
 GROUPS = ("format", "weights")
 
 
-def evaluate(run: str, overrides: list[str], conf: Path) -> dict[str, float]:
+def evaluate(run: str, overrides: list[str]) -> dict[str, float]:
     """The validation metrics of a run's last checkpoint, or of a checkpoint's file.
 
     With the run's own weights scheme, the quantized weights are those of the run. With another one (`weights=`), they
-    are its masters, rounded to nearest. Scales of A are the run's where it has them, and otherwise taken from
+    are its masters, rounded to nearest; batch-norm statistics stay those of the run's own. Scales of A are the run's where it has them, and otherwise taken from
     `CALIBRATION` batches of its training data.
 
     Args:
         run: the run's folder, or a checkpoint in it.
         overrides: as on train.py's command line: `format=...`, `weights=...`, and single keys.
-        conf: the folder of configuration files.
 
     Raises:
         UserError: no such run, or overrides that do not fit it.
     """
     quiet()
     file = saved.find(run, best=False)
-    cfg = overridden(stored(file), overrides, conf)
+    cfg = overridden(stored(file), overrides)
     seed_everything(whole("seed", cfg.seed))
     state = saved.read(file)
     task = make_task(cfg, build("trainer", cfg.trainer))
@@ -67,10 +67,10 @@ def stored(file: Path) -> DictConfig:
     return cfg
 
 
-def overridden(cfg: DictConfig, overrides: list[str], conf: Path) -> DictConfig:
+def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """`cfg` with a whole group exchanged by `format=` or `weights=`, and with single keys."""
     parsed = [(override, text) for override, text in zip(OverridesParser.create().parse_overrides(overrides), overrides)]
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         for group in GROUPS:
             if any(override.key_or_group == group for override, _ in parsed):
                 own = [text for override, text in parsed if override.key_or_group.split(".")[0] == group]

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from . import saved, summary
-from .build import build, maker, told, whole
+from .build import build, flag, maker, told, whole
 from .callbacks.checkpoints import Checkpoints, Stopped, seed_everything
 from .callbacks.metrics import Diverged, Metrics
 from .callbacks.progress import Progress
@@ -21,6 +21,7 @@ from .callbacks.quantization import Quantization
 from .errors import UserError
 from .folder import RunFolder, replace, run_name
 from .loggers import MetricsCSV
+from .messages import missing
 from .tasks.task import Task
 from .training import Training
 
@@ -38,7 +39,10 @@ class Experiment:
 
     def __init__(self, cfg: DictConfig, choices: dict[str, str]) -> None:
         quiet()
-        self.cfg, self.choices = cfg, choices
+        if absent := missing(OmegaConf.to_container(cfg)):
+            raise UserError(f"{absent[0]} must be given: add {absent[0]}=... to the command")
+        self.cfg = cfg
+        self.resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
         self.config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
         self.seed = whole("seed", cfg.seed)
         self.training: Training = build("trainer", cfg.trainer)
@@ -56,17 +60,17 @@ class Experiment:
         self.names = names(cfg, choices)
         head = [*self.names.values(), f"seed{self.seed}"]
         self.folder = RunFolder(Path(cfg.paths.outputs) / run_name(self.config, head))
-        self.trainer = self.training.trainer(self.folder.path, self.callbacks(), self.loggers(), self.epochs)
+        self.trainer = self.training.trainer(self.folder.path, self.callbacks(progress), self.loggers(), self.epochs)
         self.leads = self.trainer.is_global_zero
         if not self.leads:
             self.folder = _Follower(self.folder.path)
 
-    def callbacks(self) -> list[Any]:
+    def callbacks(self, progress: bool) -> list[Any]:
         """Quantization first, then what measures, then what shows; Lightning calls checkpoints last."""
         every = self.training.log_every
         nodes = self.cfg.indicators or {}
         indicators = [build(f"indicators.{name}", node) for name, node in nodes.items() if node is not None]
-        shown = [Progress(every)] if self.cfg.progress else []
+        shown = [Progress(every)] if progress else []
         checkpoints = Checkpoints(self.folder.checkpoints, self.training.checkpoint_every, self.seed)
         return [self.quantization, *indicators, Metrics(every), *shown, checkpoints]
 
@@ -136,7 +140,7 @@ def make_task(cfg: DictConfig, training: Training) -> Task:
     task: Task = build(
         "task", cfg.task, model=model, data=data, optimizer=maker("optimizer", cfg.optimizer),
         scheduler=maker("scheduler", cfg.scheduler), batch_size=training.batch_size,
-        eval_batch_size=training.eval_batch_size, seed=cfg.seed, compile=bool(cfg.compile),
+        eval_batch_size=training.eval_batch_size, seed=cfg.seed, compile=flag("compile", cfg.compile),
     )  # fmt: skip
     return task
 

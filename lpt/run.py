@@ -6,20 +6,19 @@ import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import sweep
 from .build import build, told, whole
-from .errors import UserError
+from .errors import SweepFailed, UserError
+from .messages import CONF, readable
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
 
 
@@ -28,18 +27,16 @@ def main() -> int:
     codes: list[int] = []
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
-    sweep.register()
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(
             lambda cfg: codes.append(job(cfg)) or codes[-1]
         )()
-    except sweep.Failed as error:
+    except SweepFailed as error:
         return error.code
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if debugging:
             traceback.print_exc()
-        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        print(f"error: {error}{cause}\n`python train.py --help` lists every choice.", file=sys.stderr)
+        print(f"error: {readable(error)}\n`python train.py --help` lists every choice.", file=sys.stderr)
         return USERS
     finally:
         if not debugging:
@@ -57,7 +54,10 @@ def job(cfg: DictConfig) -> int:
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        train(cfg, dict(HydraConfig.get().runtime.choices))
+        hydra_cfg = HydraConfig.get()
+        if hydra_cfg.mode == RunMode.MULTIRUN and isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
+            raise UserError("a sweep (-m) cannot start jobs on several devices: start each of them by itself")
+        train(cfg, dict(hydra_cfg.runtime.choices))
     except Stopped:
         print("stopped; the same command with resume=true goes on from here", file=sys.stderr)
         raise SystemExit(RESUMABLE) from None
@@ -86,7 +86,7 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
 
     experiment = Experiment(cfg, choices)
     folder = experiment.folder
-    state = folder.open(resume=bool(cfg.resume))
+    state = folder.open(experiment.resume)
     try:
         if state != "finished":
             experiment.fit()

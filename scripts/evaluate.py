@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
 
 from lpt.errors import UserError
-from lpt.run import CONF
+from lpt.messages import readable
 
 
 def main(arguments: list[str]) -> int:
@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> int:
     from lpt.evaluation import evaluate
 
     try:
-        metrics = evaluate(arguments[0], arguments[1:], CONF)
+        metrics = evaluate(arguments[0], arguments[1:])
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {readable(error)}", file=sys.stderr)
         return 2
     for name, value in metrics.items():
         print(f"{name:<14} {value:.6g}")

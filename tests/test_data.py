@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -413,6 +414,12 @@ def test_a_corrupt_image_is_named(tmp_path: Path, in_memory: bool) -> None:
         bad.write_bytes(content)
         with pytest.raises(UserError, match=r"bee.2\.jpg cannot be decoded"):
             list(Batches(folder(str(tmp_path), in_memory=in_memory, **STATED).train, 4))
+
+
+@pytest.mark.parametrize("kind", [npz, folder])
+def test_a_path_is_needed(kind: Callable[..., object]) -> None:
+    with pytest.raises(UserError, match=r"data\.path is missing"):
+        kind()
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:

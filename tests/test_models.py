@@ -272,13 +272,13 @@ def test_what_cannot_be_adapted_is_refused_and_left_as_it_was(compute: Callable[
 
 
 def test_a_small_module_with_its_own_way_of_training_stays_whole() -> None:
-    adapted = models.timm("convnext_atto", 4, drop_path_rate=0.3)
+    adapted = models.timm("convnext_atto", classes=4, drop_path_rate=0.3)
     kinds = {type(m).__name__ for m in adapted.modules()}
     assert "DropPath" in kinds and "Mul" in kinds  # stochastic depth whole, layer scale as a product
 
 
 def test_batch_norm_with_activation_becomes_two_modules() -> None:
-    adapted = models.timm("mobilenetv2_100", 4)
+    adapted = models.timm("mobilenetv2_100", classes=4)
     assert type(adapted.bn1) is nn.BatchNorm2d and type(adapted.bn1_act) is nn.ReLU6
 
 
@@ -287,7 +287,7 @@ def test_batch_norm_with_activation_becomes_two_modules() -> None:
 
 def small() -> nn.Module:
     torch.manual_seed(0)
-    return models.timm("resnet18", 4, layers=(1, 1, 1, 1), channels=(4, 4, 8, 8), stem_width=4)
+    return models.timm("resnet18", classes=4, layers=(1, 1, 1, 1), channels=(4, 4, 8, 8), stem_width=4)
 
 
 class Halve:
@@ -324,7 +324,7 @@ def test_copies_are_whole_and_independent_and_keep_hooks(copied: Callable[[nn.Mo
 
 def test_published_weights_load_into_the_adapted_model() -> None:
     source, x = torchvision_model("resnet18"), torch.randn(2, 3, 32, 32)
-    adapted = models.torchvision("resnet18", 10)
+    adapted = models.torchvision("resnet18", classes=10)
     adapted.load_state_dict(source.state_dict())
     assert torch.equal(source.eval()(x), adapted.eval()(x))
 
@@ -346,27 +346,29 @@ def test_source_reads_as_python() -> None:
 @pytest.mark.parametrize("library", [models.timm, models.torchvision])
 def test_unknown_names_get_the_nearest_ones(library: Callable[..., nn.Module]) -> None:
     with pytest.raises(ValueError, match=r"'resnet81' .* did you mean .*resnet18"):
-        library("resnet81", 10)
+        library("resnet81", classes=10)
+    with pytest.raises(UserError, match=r"model\.name is missing"):
+        library(classes=10)
     with pytest.raises(ValueError, match="for example"):
-        library("zzzzzzzzzz", 10)
+        library("zzzzzzzzzz", classes=10)
     with pytest.raises(UserError, match="cannot build resnet18 with colour=blue"):
-        library("resnet18", 10, colour="blue")
+        library("resnet18", classes=10, colour="blue")
 
 
 def test_small_input_keeps_the_resolution() -> None:
-    model = models.torchvision("resnet18", 10, small_input=True, in_channels=1)
+    model = models.torchvision("resnet18", classes=10, small_input=True, in_channels=1)
     sizes: dict[str, torch.Size] = {}
     model.layer1[0].add.register_forward_hook(lambda *parts: sizes.update(first=parts[2].shape))
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 10) and sizes["first"] == (2, 64, 32, 32)
     assert model.conv1.weight.shape == (64, 1, 3, 3)
     with pytest.raises(UserError, match="for ResNets"):
-        models.torchvision("mobilenet_v2", 10, small_input=True)
+        models.torchvision("mobilenet_v2", classes=10, small_input=True)
 
 
 def test_channels_and_classes_are_set() -> None:
     x = torch.randn(2, 1, 32, 32)
-    assert models.torchvision("mobilenet_v2", 5, in_channels=1)(x).shape == (2, 5)
-    assert models.timm("mobilenetv2_100", 5, in_channels=1)(x).shape == (2, 5)
+    assert models.torchvision("mobilenet_v2", classes=5, in_channels=1)(x).shape == (2, 5)
+    assert models.timm("mobilenetv2_100", classes=5, in_channels=1)(x).shape == (2, 5)
 
 
 def test_fine_tuning_replaces_the_last_layer_only_if_it_must() -> None:

@@ -25,7 +25,7 @@ Files = list[tuple[Path, int]]
 
 
 def folder(
-    path: str,
+    path: str | None = None,
     name: str = "imagefolder",
     size: int = 224,
     resize: int = 256,
@@ -62,6 +62,10 @@ def folder(
     Raises:
         UserError: a missing folder, a class without images, a class of val that train lacks, sizes that do not fit.
     """
+    if path is None:
+        raise UserError(
+            f"data.path is missing: give data={name} data.path=DIR, which holds train/CLASS/* and val/CLASS/*"
+        )
     if not 1 <= size <= resize or workers < 1:
         raise UserError(f"size={size}, resize={resize}, workers={workers}: needs 1 <= size <= resize and workers >= 1")
     if not in_memory and (mean is None or std is None or crop_padding):

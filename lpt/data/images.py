@@ -135,6 +135,8 @@ def first(split_size: int, limit: int | None) -> int:
     """
     if limit is None:
         return split_size
-    if not 1 <= limit <= split_size:
-        raise UserError(f"train_limit={limit}: there are {split_size} training images; give 1 .. {split_size}, or null")
+    if not isinstance(limit, int) or not 1 <= limit <= split_size:
+        raise UserError(
+            f"data.train_limit={limit}: there are {split_size} training images; give 1 .. {split_size}, or null"
+        )
     return limit

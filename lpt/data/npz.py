@@ -20,7 +20,7 @@ LAYOUT = (
 
 
 def npz(
-    path: str,
+    path: str | None = None,
     classes: int | None = None,
     train_limit: int | None = None,
     crop_padding: int = 0,
@@ -40,6 +40,8 @@ def npz(
     Raises:
         UserError: whatever is wrong with the folder or the files; the message names the file.
     """
+    if path is None:
+        raise UserError(f"data.path is missing: give data=npz data.path=DIR, {LAYOUT}")
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"data.path={path} is not a folder; it must be {LAYOUT}")

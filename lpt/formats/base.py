@@ -179,11 +179,11 @@ class Format:
         return f"Format({self.name})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Format) and (self.name, self.bits) == (other.name, other.bits)
+        return isinstance(other, Format) and all(getattr(self, a) == getattr(other, a) for a in _IDENTITY)
 
     def __hash__(self) -> int:
         return hash((self.name, self.bits))
 
 
+_IDENTITY = ("name", "bits", "octaves", "top_exponent", "scaled", "_levels")
 _TINY = 2.0**-126
-

@@ -7,7 +7,7 @@ from functools import cache
 
 from .base import Format
 from .identity import Float32
-from .octaves import Octaves
+from .octaves import MAX_OCTAVES, Octaves
 from .tables import Posit
 
 # Valid bits per octave, exponent of the top octave, levels missing at the top. The small IEEE-style floats spend
@@ -89,10 +89,9 @@ def _octave_list(name: str) -> list[int] | None:
 
 
 def _by_list(valid_bits: list[int]) -> Format:
-    for name in _names():
-        if _octave_list(name) == valid_bits:
-            return _by_name(name)
-    return Octaves(_list_name(valid_bits), valid_bits)
+    fmt = Octaves(_list_name(valid_bits), valid_bits)  # refuses what is not a list of valid bits, before comparing
+    named = [name for name in _names() if _octave_list(name) == valid_bits]
+    return _by_name(named[0]) if named else fmt
 
 
 def _list_name(valid_bits: list[int]) -> str:
@@ -111,7 +110,7 @@ def _expand(text: str) -> list[int]:
     valid_bits: list[int] = []
     for part in text.strip("[] ").split(","):
         count, _, v = part.strip().rpartition("x")
-        valid_bits += [int(v)] * int(count or 1)
+        valid_bits += [int(v)] * min(int(count or 1), MAX_OCTAVES + 1)  # more are refused all the same
     return valid_bits
 
 
@@ -119,13 +118,13 @@ def _names() -> list[str]:
     ints = [f"int{b}" for b in range(2, 9)]
     floats = [f"fp1{x}{y}" for x in range(2, 8) for y in range(7 - x + 1) if x + y >= 3]
     logs = [f"log{b}" for b in (2, 3, 4)]
-    return [*ints, *floats, *logs]
+    return [*ints, *logs, *floats]
 
 
 def _unknown(name: str) -> str:
     others = [f"int{b}_full" for b in range(2, 9)] + [f"posit8_{es}" for es in range(3)]
     others += [f"fixed8_{f}" for f in range(8)] + [*_NATURAL, *_WIDE, "fp32"]
-    near = difflib.get_close_matches(name, [*_names(), *others], n=1, cutoff=0.0)
+    near = difflib.get_close_matches(name.lower(), [*_names(), *others], n=1, cutoff=0.0)
     return (
         f"unknown format {name!r}; the nearest is {near[0]!r}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
         "int2..int8, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, ocp_{e4m3,e5m2,e3m2,"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import torch
@@ -17,7 +18,8 @@ class Table(Format):
 
     Args:
         name: the format's name.
-        values: distinct finite numbers, ascending, zero among them; at most 128 on either side of zero.
+        values: distinct finite numbers, ascending, zero among them; at most 128 below zero and 127 above. They
+            are rounded to float32 first, so that a value is the same number whatever the dtype of the input.
         bits: width of a code; the smallest that holds all values if not given.
         scaled: False for a format that is used at scale 0 whatever the data.
 
@@ -26,13 +28,15 @@ class Table(Format):
     """
 
     def __init__(self, name: str, values: Sequence[float], bits: int | None = None, scaled: bool = True) -> None:
-        levels = [float(v) for v in values]
+        levels = torch.tensor([float(v) + 0.0 for v in values], dtype=torch.float32).tolist()
         self.name = name
         self.scaled = scaled
         self._check(levels)
-        self._levels = levels
+        self._levels: list[float] = levels
         self.bits = bits or max(2, math.ceil(math.log2(len(levels))))
         self.top_exponent = math.frexp(max(levels[-1], -levels[0]))[1] - 1
+        # Scaled down to where float32 runs out of bits, a number must still be on its side of every threshold.
+        self._double = min(abs(v) for v in levels if v) < 2.0**-100
         self._tensors = {
             dtype: (torch.tensor(levels, dtype=dtype), self._thresholds(dtype))
             for dtype in (torch.float32, torch.float64)
@@ -58,16 +62,20 @@ class Table(Format):
     def low(self) -> float:
         return self._levels[0]
 
-    def _midpoints(self) -> list[float]:
+    def _midpoints(self) -> list[Fraction]:
         """The tie between each pair of neighbouring levels."""
-        return [(a + b) / 2 for a, b in pairwise(self._levels)]
+        return [(Fraction(a) + Fraction(b)) / 2 for a, b in pairwise(self._levels)]
 
     def _thresholds(self, dtype: torch.dtype) -> Tensor:
         """The smallest number that rounds up to the next level, for each pair of neighbours: no ties remain."""
         zero = self._levels.index(0.0)
-        ties = torch.tensor(self._midpoints(), dtype=dtype)
-        tie_goes_up = torch.tensor([(i + 1 - zero) % 2 == 0 for i in range(len(ties))])
-        return torch.where(tie_goes_up, ties, torch.nextafter(ties, torch.full_like(ties, math.inf)))
+        ties = self._midpoints()
+        near = torch.tensor([float(tie) for tie in ties], dtype=torch.float64).to(dtype)
+        too_low = [
+            Fraction(t) < tie or (t == tie and (i + 1 - zero) % 2 != 0)  # an odd level leaves its tie to the even one
+            for i, (t, tie) in enumerate(zip(near.tolist(), ties, strict=True))
+        ]
+        return torch.where(torch.tensor(too_low), torch.nextafter(near, torch.full_like(near, math.inf)), near)
 
     def _nearest(self, y: Tensor) -> Tensor:
         levels, thresholds = self._on(y)
@@ -114,9 +122,10 @@ class Posit(Table):
         self.bits = bits
         super().__init__(f"posit{bits}_{es}", [*(-p for p in reversed(positive)), 0.0, *positive], bits)
 
-    def _midpoints(self) -> list[float]:
-        between = [posit_value(2 * code + 1, self.bits + 1, self.es) for code in range(1, 2 ** (self.bits - 1) - 1)]
-        return [*(-m for m in reversed(between)), 0.0, 0.0, *between]
+    def _midpoints(self) -> list[Fraction]:
+        codes = range(1, 2 ** (self.bits - 1) - 1)
+        between = [Fraction(posit_value(2 * code + 1, self.bits + 1, self.es)) for code in codes]
+        return [*(-m for m in reversed(between)), Fraction(0), Fraction(0), *between]
 
     def _thresholds(self, dtype: torch.dtype) -> Tensor:
         thresholds = super()._thresholds(dtype)

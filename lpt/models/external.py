@@ -11,7 +11,9 @@ from ..errors import UserError
 from .visible import Visible, visible
 
 
-def timm(name: str, classes: int, in_channels: int = 3, pretrained: bool = False, **options: Any) -> Visible:
+def timm(
+    name: str | None = None, *, classes: int, in_channels: int = 3, pretrained: bool = False, **options: Any
+) -> Visible:
     """A timm classifier.
 
     Args:
@@ -22,12 +24,12 @@ def timm(name: str, classes: int, in_channels: int = 3, pretrained: bool = False
         options: passed on to `timm.create_model`, for example img_size=64, drop_path_rate=0.1.
 
     Raises:
-        UserError: an unknown name (with the nearest ones), options the model does not take, a model that cannot be
-            traced.
+        UserError: a missing or unknown name (with the nearest ones), options the model does not take, a model that
+            cannot be traced.
     """
     import timm as library  # slow to import, and needed here only
 
-    _known(name, library.list_models(), "timm")
+    name = _known(name, library.list_models(), "timm")
     try:
         model = library.create_model(name, num_classes=classes, in_chans=in_channels, pretrained=pretrained, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
@@ -36,7 +38,8 @@ def timm(name: str, classes: int, in_channels: int = 3, pretrained: bool = False
 
 
 def torchvision(
-    name: str,
+    name: str | None = None,
+    *,
     classes: int,
     in_channels: int = 3,
     pretrained: bool = False,
@@ -55,12 +58,12 @@ def torchvision(
         options: passed on to `torchvision.models.get_model`, for example width_mult=0.5.
 
     Raises:
-        UserError: an unknown name (with the nearest ones), options the model does not take, `small_input` for
-            another kind of model, a model that cannot be traced.
+        UserError: a missing or unknown name (with the nearest ones), options the model does not take, `small_input`
+            for another kind of model, a model that cannot be traced.
     """
     from torchvision import models  # slow to import, and needed here only
 
-    _known(name, models.list_models(module=models), "torchvision")
+    name = _known(name, models.list_models(module=models), "torchvision")
     try:
         if pretrained:
             model = models.get_model(name, weights="DEFAULT", **options)
@@ -99,9 +102,13 @@ def _replace_last(model: nn.Module, classes: int) -> None:
         model.set_submodule(path, nn.Linear(old.in_features, classes))
 
 
-def _known(name: str, names: list[str], library: str) -> None:
+def _known(name: str | None, names: list[str], library: str) -> str:
+    if name is None:
+        raise UserError(
+            f"model.name is missing: give model={library} model.name=resnet18, or another of its classifiers"
+        )
     if name.partition(".")[0] in names:  # timm writes the training recipe behind a dot
-        return
+        return name
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"for example {', '.join(names[:3])}"
     raise UserError(f"model.name={name!r} is none of the {len(names)} classifiers of {library}; {hint}")

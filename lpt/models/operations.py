@@ -11,19 +11,19 @@ FACTS = {
     *("size", "dim", "ndimension", "numel", "nelement", "stride", "item", "len", "__len__", "is_floating_point"),
 }
 
-# What these return is values of their arguments, moved, selected, clipped or compared: it is on the grid that they were
-# on. Everything that is not named here is taken to make new values.
+# What these return is values of one argument, moved, selected or compared: it is on the grid that the argument was on.
+# Everything that is not named here is taken to make new values: also what joins tensors of several scales, or clips at a
+# bound that need not be a level.
 KEEPS_VALUES = {
     *FACTS,
     *("getattr", "getitem", "_assert", "type", "type_as", "to", "float", "contiguous", "clone", "detach"),
     *("reshape", "reshape_as", "view", "view_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
     *("permute", "transpose", "t", "swapaxes", "movedim", "roll", "flip", "rot90"),
     *("expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "tile", "unfold", "pad"),
-    *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "chunk", "split", "tensor_split", "unbind"),
+    *("chunk", "split", "tensor_split", "unbind"),
     *("select", "narrow", "index_select", "gather", "take", "where", "masked_fill", "masked_fill_", "tril", "triu"),
     *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
-    *("relu", "relu_", "relu6", "hardtanh", "threshold", "clamp", "clamp_", "clamp_min", "clamp_max", "clip"),
-    *("max", "min", "maximum", "minimum", "amax", "amin", "argmax", "argmin", "sort", "topk"),
+    *("relu", "relu_", "max", "min", "amax", "amin", "argmax", "argmin", "sort", "topk"),
     *("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
     *("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "invert", "logical_not", "is_", "is_not"),
     *("arange", "meshgrid", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "empty_like"),

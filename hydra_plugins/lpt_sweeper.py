@@ -1,0 +1,44 @@
+"""`-m`: Hydra's own sweeper, except that a job that cannot be composed does not keep the others from running.
+
+Hydra finds sweepers in the package `hydra_plugins` only; this is the reason for the folder.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.errors import HydraException
+
+from lpt.errors import SweepFailed
+from lpt.messages import readable
+
+
+class LptSweeper(BasicSweeper):
+    """Runs every job of the sweep that can run; jobs return exit codes.
+
+    Raises:
+        SweepFailed: at the end, if a job failed: with 1 if it was by our fault, else with 2.
+    """
+
+    refused = 0
+
+    def validate_batch_is_legal(self, batch: Any) -> None:
+        assert self.hydra_context is not None and self.config is not None
+        for overrides in list(batch):
+            try:
+                self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            except HydraException as error:
+                print(f"error: {' '.join(overrides)}: {readable(error)}", file=sys.stderr)
+                batch.remove(overrides)
+                self.refused += 1
+
+    def sweep(self, arguments: list[str]) -> Any:
+        results = super().sweep(arguments)
+        # Hydra's record of the last sweep; each run has its own config.yaml.
+        Path(self.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # type: ignore[union-attr]
+        codes = [job.return_value for batch in results for job in batch] + [2] * self.refused
+        if failed := [code for code in codes if code]:
+            print(f"{len(failed)} of {len(codes)} jobs failed", file=sys.stderr)
+            raise SweepFailed(min(failed))
+        return results

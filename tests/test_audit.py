@@ -1,0 +1,115 @@
+"""Every operand of every product, forward and backward, lies on its grid: for every model here."""
+
+import pytest
+import torch
+from networks import attentive, convolutional, images
+from torch import nn
+
+import lpt
+from lpt import DataFlow
+from lpt.audit import Audit, on_dual_grid, on_grid
+from lpt.models import ResNet, timm, torchvision
+
+MODELS = {
+    "small": convolutional,
+    "attention": attentive,
+    "resnet8": lambda: ResNet(depth=8, classes=10, in_channels=3),
+    "resnet20": lambda: ResNet(depth=20, classes=10, in_channels=3),
+    "torchvision resnet18": lambda: torchvision("resnet18", classes=10),
+    "torchvision resnet50": lambda: torchvision("resnet50", classes=10),
+    "torchvision mobilenet_v2": lambda: torchvision("mobilenet_v2", classes=10),
+    "timm resnet18": lambda: timm("resnet18", classes=10),
+    "timm mobilenetv2_100": lambda: timm("mobilenetv2_100", classes=10),
+}
+
+
+def audited(model, x, target, flow=None, scheme="log4_hyst", steps=2):
+    """Train a few steps and audit the last one."""
+    handle = lpt.attach_(model, flow)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    weights = lpt.attach_weights_(model, optimizer, scheme)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with Audit(handle, weights) as audit:
+            nn.functional.cross_entropy(model(x).flatten(0, -2), target.flatten()).backward()
+        handle.step()
+        optimizer.step()
+    return handle, audit
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_operand_is_on_its_grid(name):
+    model = MODELS[name]()
+    if name == "attention":
+        x, y = torch.randint(20, (4, 5)), torch.randint(10, (4, 5))
+    else:
+        x, y = images(4)
+        x = nn.functional.interpolate(x, size=32)
+    handle, audit = audited(model, x, y)
+    assert audit.off_grid() == []
+    products = {o.module for o in audit.operands}
+    assert products >= {n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    assert {o.backward for o in audit.operands} == {False, True}
+    # Two values instead of one: the network's input, and the error of its last product. Nothing else.
+    last = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    first = next((n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), "")
+    dual = {(o.module, o.position) for o in audit.operands if o.grid.endswith("dual")}
+    assert dual <= {(first, "input"), (last, "left"), (last, "right")}
+    assert audit.covered() == 1.0
+
+
+def test_grids_of_a_e_and_w_are_told_apart():
+    flow = DataFlow(activation="fp143", error="fp125", input="single", last_error="single")
+    _, audit = audited(convolutional(), *images(4), flow, "int8_hyst")
+    assert audit.off_grid() == []
+    kinds = {(o.position, o.grid) for o in audit.operands if o.backward and "convolution" in o.operator}
+    assert kinds == {("error", "E"), ("input", "A"), ("weight", "W")}
+
+
+def test_the_audit_finds_what_hooks_do_not_see():
+    class Leaky(nn.Module):
+        """A sum in the middle of forward, where no module is."""
+
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.two(self.one(x) + x / 3)
+
+    _, audit = audited(Leaky(), torch.randn(5, 6), torch.randint(6, (5,)))
+    assert {(o.module, o.position) for o in audit.off_grid() if not o.backward} == {("two", "left")}
+    assert audit.covered() == 0.5
+
+
+def test_the_audit_finds_fused_kernels():
+    model = nn.Sequential(nn.LSTM(4, 4))
+    handle = lpt.attach_(model)
+    with Audit(handle) as audit, torch.no_grad():
+        model(torch.randn(3, 2, 4))
+    assert any(o.position == "hidden" for o in audit.off_grid()) or audit.off_grid()
+
+
+def test_without_quantization_everything_is_off_the_grid():
+    model = convolutional()
+    handle = lpt.attach_(model)
+    x, y = images(4)
+    with handle.off(), Audit(handle) as audit:
+        nn.functional.cross_entropy(model(x), y).backward()
+    off = audit.off_grid()
+    assert all(o.parameter or o in off for o in audit.operands)
+    assert audit.covered() == 0.0
+
+
+@pytest.mark.parametrize("name", ["fp134", "int8", "log4", "posit8_1", "fp152", "int8_full", "ocp_e4m3"])
+def test_on_grid_accepts_levels_and_refuses_everything_else(name):
+    format = lpt.formats.get(name)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, generator=generator)
+    for scale in (-20, 0, 7):
+        level = format.round(x * 2.0**scale, format.scale_of(x * 2.0**scale) + 3)
+        assert on_grid(level, format)
+        level[3] += level.abs().max() * 2.0**-20
+        assert not on_grid(level, format)
+    assert not on_grid(x, format) and not on_dual_grid(x, format)
+    assert on_grid(torch.zeros(3), format) and on_grid(torch.zeros(0), format)
