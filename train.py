@@ -1,6 +1,11 @@
 """Train a network in low precision: `python train.py format=fp134 weights=log4_hyst`; `--help` lists every choice."""
 
+import os
 import sys
+
+# Small networks share the cores with whatever else runs. Threads that wait by spinning then cost up to five times the
+# time. To be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from lpt.run import main
 

@@ -27,8 +27,8 @@ def evaluate(run: str, overrides: list[str]) -> dict[str, float]:
     """The validation metrics of a run's last checkpoint, or of a checkpoint's file.
 
     With the run's own weights scheme, the quantized weights are those of the run. With another one (`weights=`), they
-    are its masters, rounded to nearest; batch-norm statistics stay those of the run's own. Scales of A are the run's where it has them, and otherwise taken from
-    `CALIBRATION` batches of its training data.
+    are its masters, rounded to nearest, while batch-norm statistics stay those that belong to the run's own. Scales of
+    A are the run's where it has them, and otherwise taken from `CALIBRATION` batches of its training data.
 
     Args:
         run: the run's folder, or a checkpoint in it.
@@ -69,7 +69,7 @@ def stored(file: Path) -> DictConfig:
 
 def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """`cfg` with a whole group exchanged by `format=` or `weights=`, and with single keys."""
-    parsed = [(override, text) for override, text in zip(OverridesParser.create().parse_overrides(overrides), overrides)]
+    parsed = list(zip(OverridesParser.create().parse_overrides(overrides), overrides, strict=True))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for group in GROUPS:
             if any(override.key_or_group == group for override, _ in parsed):

@@ -1,4 +1,4 @@
-"""The objects of one run, made in the order in which they depend on each other, and checked before anything is written."""
+"""The objects of one run, made in the order of their dependence, and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class Experiment:
 
     def __init__(self, cfg: DictConfig, choices: dict[str, str]) -> None:
         quiet()
-        if absent := missing(OmegaConf.to_container(cfg)):
+        # (A data set tells itself what it lacks, and how it must look.)
+        whole_config: Any = OmegaConf.to_container(cfg)
+        if absent := missing({key: value for key, value in whole_config.items() if key != "data"}):
             raise UserError(f"{absent[0]} must be given: add {absent[0]}=... to the command")
         self.cfg = cfg
         self.resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
@@ -52,9 +54,7 @@ class Experiment:
         self.quantization = make_quantization(cfg)
         with told("format or weights"):
             self.quantization.check(self.task.model)
-        self.epochs, self.task.total_steps = self.training.batches(
-            self.task.batches_per_epoch(self.training.devices)
-        )
+        self.epochs, self.task.total_steps = self.training.batches(self.task.batches_per_epoch(self.training.devices))
         with told("optimizer or scheduler"):
             self.task.configure_optimizers()
         self.names = names(cfg, choices)

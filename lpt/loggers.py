@@ -87,7 +87,7 @@ def _ordered(columns: set[str]) -> list[str]:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv`, values as text, "" where nothing was logged; a half-written last line is left out."""
+    """The rows of a `metrics.csv` as text, "" where nothing was logged; a half-written last line is left out."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")

@@ -12,10 +12,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from .build import build, told, whole
 from .errors import SweepFailed, UserError
 from .messages import CONF, readable
 
@@ -24,13 +23,16 @@ DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
 
 def main() -> int:
     """`python train.py ...`; returns the exit code."""
-    codes: list[int] = []
+    codes = [DONE]
+
+    def task(cfg: DictConfig) -> int:
+        codes.append(job(cfg))
+        return codes[-1]
+
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(
-            lambda cfg: codes.append(job(cfg)) or codes[-1]
-        )()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except SweepFailed as error:
         return error.code
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -41,7 +43,7 @@ def main() -> int:
     finally:
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
-    return max(codes, default=DONE)
+    return codes[-1]
 
 
 def job(cfg: DictConfig) -> int:

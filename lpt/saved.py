@@ -25,7 +25,8 @@ def find(path: str | Path, best: bool = True) -> Path:
         if candidate.is_file():
             return candidate
     raise UserError(
-        f"no checkpoint at {path}: give the folder of a run (outputs/...) that has saved one, or a file with a state dict"
+        f"no checkpoint at {path}: give the folder of a run (outputs/...) that has saved one, "
+        "or a file with a state dict"
     )
 
 

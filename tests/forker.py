@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-import lpt.experiment
+import lpt.experiment  # noqa: F401  (imported once, here, for all runs)
 from lpt.run import main
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # as `python train.py` has it
 
 # A run of a few seconds: a narrow network, few images.
 TINY = (

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from running import Forker, checkpoint, differences, metrics, run_folder, summary, train
 
-# Everything that has a state: tracked scales, stochastic rounding everywhere, accumulation, augmentation, momentum in 16
-# bits, windows longer than the distance of checkpoints, probes, traces.
+# Everything that has a state: tracked scales, stochastic rounding everywhere, accumulation, augmentation, masters and
+# momentum in 16 bits, windows longer than the distance of checkpoints, probes, traces.
 HARD = (
     "model.width=4", "data.train_limit=150", "data.crop_padding=1", "trainer.batch_size=16", "trainer.epochs=3",
     "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0", "trainer.checkpoint_every=2",
@@ -20,7 +20,13 @@ HARD = (
     "weights.momentum=fp169", "weights.master=fp169", "weights.scaling=tracked", "indicators.angles.every=4",
     "indicators.angles.batch_size=8", "indicators.traces.histograms=4", "logger.mode=disabled", "progress=false",
 )  # fmt: skip
-ADAMW = ("optimizer=adamw", "scheduler=onecycle", "weights=int4_hyst", "weights.scaling=current", "trainer.max_steps=13")
+ADAMW = (
+    "optimizer=adamw",
+    "scheduler=onecycle",
+    "weights=int4_hyst",
+    "weights.scaling=current",
+    "trainer.max_steps=13",
+)
 
 
 @pytest.fixture(scope="module")

@@ -106,10 +106,13 @@ def alike(compute: Callable[[], Gradients]) -> Gradients:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Within, the model may run in training mode: buffers (batch-norm statistics) and torch's random states come back."""
+    """Within, the model may train: buffers (batch-norm statistics) and torch's random states come back afterwards.
+
+    A compiled model runs eagerly here: a few probes do not repay compiling it again for each of their modes.
+    """
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices), torch.enable_grad():
+    with torch.random.fork_rng(devices), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         try:
             yield
         finally:

@@ -147,10 +147,10 @@ def seed_everything(seed: int) -> None:
 
 def random_states() -> dict[str, Any]:
     """The global generators' states, as tensors and tuples only, so that `torch.load(weights_only=True)` reads them."""
-    name, keys, *rest = np.random.get_state()
+    numpy: Any = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": (str(name), torch.from_numpy(keys.astype(np.int64)), *rest),  # type: ignore[union-attr]
+        "numpy": (numpy[0], torch.from_numpy(numpy[1].astype(np.int64)), *numpy[2:]),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None,
     }

@@ -101,8 +101,11 @@ class Metrics(StepCallback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "sums": every_rank(self._sums), "batches": self._batches, "latest": dict(self.latest), "seconds": self.seconds,
-        }  # fmt: skip
+            "sums": every_rank(self._sums),
+            "batches": self._batches,
+            "latest": dict(self.latest),
+            "seconds": self.seconds,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sums, self._batches = dict(own_rank(state["sums"])), state["batches"]

@@ -1,4 +1,4 @@
-"""A few weights watched closely, and where all masters stand between their thresholds: how the paper explains flicker."""
+"""A few weights watched closely, and where the masters stand between their thresholds: the paper's view of flicker."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Format:
         """
         levels = self._listed()
         y = self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero, back=False)
-        index = torch.bucketize(y, torch.tensor(levels, dtype=y.dtype, device=y.device))
+        index = torch.bucketize(y.contiguous(), torch.tensor(levels, dtype=y.dtype, device=y.device))
         rank = index.to(torch.int32) - levels.index(0.0)
         code = torch.where(rank < 0, NAN_CODE | -rank, rank)
         return torch.where(y.isnan(), NAN_CODE, code).to(torch.uint8)
@@ -171,7 +171,7 @@ class Format:
         y = times_power_of_two(x, -scale)
         if keep_sign and y is not x:
             # Scaling may underflow a value far below the grid to zero, but it still lies on one side of zero.
-            y = torch.where((y == 0) & (x != 0), torch.copysign(torch.full_like(y, _TINY), x), y)
+            y = torch.where((y == 0) & (x != 0), torch.copysign(torch.full_like(y, torch.finfo(y.dtype).tiny), x), y)
         y = at_scale_0(y)
         return times_power_of_two(y, scale).to(dtype) if back else y
 
@@ -186,4 +186,3 @@ class Format:
 
 
 _IDENTITY = ("name", "bits", "octaves", "top_exponent", "scaled", "_levels")
-_TINY = 2.0**-126

@@ -79,15 +79,15 @@ class Table(Format):
 
     def _nearest(self, y: Tensor) -> Tensor:
         levels, thresholds = self._on(y)
-        return self._keep_nan(levels[torch.bucketize(y, thresholds, right=True)], y)
+        return self._keep_nan(levels[torch.bucketize(y.contiguous(), thresholds, right=True)], y)
 
     def _floor(self, y: Tensor) -> Tensor:
         levels, _ = self._on(y)
-        return self._keep_nan(levels[(torch.bucketize(y, levels, right=True) - 1).clamp(min=0)], y)
+        return self._keep_nan(levels[(torch.bucketize(y.contiguous(), levels, right=True) - 1).clamp(min=0)], y)
 
     def _ceil(self, y: Tensor) -> Tensor:
         levels, _ = self._on(y)
-        return self._keep_nan(levels[torch.bucketize(y, levels).clamp(max=len(levels) - 1)], y)
+        return self._keep_nan(levels[torch.bucketize(y.contiguous(), levels).clamp(max=len(levels) - 1)], y)
 
     def _on(self, y: Tensor) -> tuple[Tensor, Tensor]:
         levels, thresholds = self._tensors[y.dtype]

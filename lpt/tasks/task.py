@@ -38,9 +38,17 @@ class Task(pl.LightningModule):
     monitor, more_is_better = "val/loss", False
 
     def __init__(
-        self, model: nn.Module, data: Any, optimizer: Callable[[Any], Optimizer], scheduler: Callable[[int], Schedule], *,
-        batch_size: int, eval_batch_size: int, seed: int, compile: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        data: Any,
+        optimizer: Callable[[Any], Optimizer],
+        scheduler: Callable[[int], Schedule],
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.data = data

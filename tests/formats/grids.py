@@ -101,15 +101,22 @@ class Fast:
     def _results(self, x: np.ndarray, scale, decide) -> np.ndarray:
         """Levels times 2**scale, each rounded once to float32 or float64 where it is not such a number already."""
         i = decide(np.nan_to_num(_at_scale_0(x, scale), nan=0.0, posinf=np.inf, neginf=-np.inf))
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             out = np.ldexp(self.levels[i], scale).astype(x.dtype)
         return np.where(np.isnan(x), x, out)
 
 
 def _at_scale_0(x: np.ndarray, scale) -> np.ndarray:
     """x / 2**scale, exact for every float32 x; for tiny float64 x at least on the right side of zero."""
-    y = np.ldexp(x.astype(np.float64), np.negative(scale))
+    with np.errstate(all="ignore"):
+        y = np.ldexp(wide(x), np.negative(scale))
     return np.where((y == 0) & (x != 0), np.copysign(5e-324, x), y)
+
+
+def wide(x: np.ndarray) -> np.ndarray:
+    """As float64. Random patterns hold signalling nans, at which numpy would warn."""
+    with np.errstate(invalid="ignore"):
+        return x.astype(np.float64)
 
 
 def _exact(fractions: list[Fraction]) -> np.ndarray:
