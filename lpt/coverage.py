@@ -27,7 +27,7 @@ class Report:
         widths = [max(len(row[i]) for row in table) for i in range(len(head))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
         if self.coverage is not None:
-            lines.append(f"{100 * self.coverage:.1f} % of the forward multiply-accumulates are on quantized activations")
+            lines.append(f"{100 * self.coverage:.1f} % of the forward multiply-accumulates use quantized activations")
         return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ def test_every_operand_is_on_its_grid(name):
     else:
         x, y = images(4)
         x = nn.functional.interpolate(x, size=32)
-    handle, audit = audited(model, x, y)
+    _, audit = audited(model, x, y)
     assert audit.off_grid() == []
     products = {o.module for o in audit.operands}
     assert products >= {n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}

@@ -252,7 +252,7 @@ def test_formats_with_a_scale_of_their_own_are_used_as_they_are():
 
 
 def test_posits_have_their_top_octave_where_the_data_has_its_own():
-    model, handle = edge(activation="posit8_1", scaling="current", room_activation=0)
+    model, _ = edge(activation="posit8_1", scaling="current", room_activation=0)
     x = torch.tensor([3.0, 0.75])
     scale = 1 - 12  # 3 is in octave 1, posit8_1's largest value in octave 12
     assert torch.equal(model(x), lpt.formats.get("posit8_1").round(x, scale))
@@ -295,7 +295,7 @@ def test_the_report_names_formats_reasons_and_coverage():
     handle = lpt.attach_(model, DataFlow(error="fp152", last_error="single"))
     text = str(handle.report(torch.randint(20, (2, 5))))
     assert "2.scores" in text and "fp134" in text and "fp152" in text
-    assert text.endswith("100.0 % of the forward multiply-accumulates are on quantized activations")
+    assert text.endswith("100.0 % of the forward multiply-accumulates use quantized activations")
     assert model.training
 
 

@@ -28,7 +28,7 @@ def test_angle_concatenates_lists_and_stays_in_float64():
     assert got.item() == pytest.approx(wanted.item(), abs=1e-9)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3), torch.tensor([1.0, float("nan"), 0.0]), torch.tensor([float("inf"), 0, 0])])
+@pytest.mark.parametrize("bad", [torch.zeros(3), torch.tensor([1.0, torch.nan, 0]), torch.tensor([torch.inf, 0, 0])])
 def test_a_gradient_without_direction_is_told(bad):
     with pytest.raises(ValueError, match="no direction"):
         angle(torch.ones(3), bad)

@@ -214,7 +214,7 @@ def test_a_failed_step_leaves_quantized_weights_and_masters():
 
 
 def test_wrong_order_and_closures_are_told():
-    model, opt, weights = trained(steps=1)
+    _, opt, weights = trained(steps=1)
     with pytest.raises(RuntimeError, match="without swap_in"):
         weights.update(opt)
     with pytest.raises(ValueError, match="closure"):
@@ -272,7 +272,7 @@ def test_masters_and_momenta_in_fp169():
 
 
 def test_averaged_masters():
-    model, _, weights = trained()
+    _, _, weights = trained()
     before = {n: p.detach().clone() for n, p in weights.params.items()}
     averages = {n: (m + 1) / 2 for n, m in weights.masters.items()}
     with weights.averaged(averages):

@@ -39,10 +39,8 @@ class Traces(StepCallback):
         self.counts: dict[int, Tensor] = {}  # step -> histogram
         self.chosen: list[tuple[str, int]] = []
 
-    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
-        super().on_train_start(trainer, task)
-        quantized = Quantization.of(trainer).weights
-        self.chosen = _spread(quantized, self.weights)
+    def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
+        self.chosen = _spread(Quantization.of(trainer).weights, self.weights)
 
     def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
         if not self.chosen:

@@ -1,0 +1,118 @@
+"""Every yaml composes and builds, and `--help` tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from running import ROOT, main
+
+from lpt.build import build, maker
+from lpt.callbacks.quantization import Quantization
+from lpt.errors import UserError
+from lpt.experiment import make_quantization
+from lpt.models import ResNet
+
+CONF = ROOT / "conf"
+CHOICES = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))]
+# Values for the keys that a choice leaves to the user.
+GIVEN = {
+    ("format", "custom"): ["format.value=[5,4,4,3,2,1]"],
+    ("weights", "custom"): ["weights.scheme=hysteresis", "weights.format=int3", "weights.width=0.5"],
+    ("model", "timm"): ["model.name=resnet10t"],
+    ("model", "torchvision"): ["model.name=resnet34"],
+}
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def narrow() -> ResNet:
+    return ResNet(8, classes=10, width=4, in_channels=1)
+
+
+def quantizes(cfg: DictConfig) -> None:
+    make_quantization(cfg).check(narrow())
+
+
+def builds_model(cfg: DictConfig) -> None:
+    model = build("model", cfg.model, classes=7, in_channels=3)
+    with torch.no_grad():
+        assert model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    Quantization(make_quantization(cfg).make_flow, maker("weights", cfg.weights)).check(model)
+
+
+def builds_data(cfg: DictConfig) -> None:
+    if cfg.data.get("download") is False:
+        with pytest.raises(UserError, match=r"data\.download=true"):
+            build("data", cfg.data, path="/nowhere")
+    elif "path" in cfg.data.keys():  # noqa: SIM118  (`in` does not see a missing value)
+        with pytest.raises(UserError, match="nowhere"):
+            build("data", cfg.data, path="/nowhere")
+    else:
+        data = build("data", cfg.data)
+        x, y = data.val.batch(torch.arange(4), None)
+        assert x.shape == (4, *data.shape) and y.max() < data.classes and data.source
+
+
+def schedules(cfg: DictConfig) -> None:
+    factor = maker("scheduler", cfg.scheduler)(100)
+    assert all(0 <= factor(step) <= 1 for step in range(101)) and max(factor(step) for step in range(101)) == 1
+
+
+BUILDERS: dict[str, Callable[[DictConfig], object]] = {
+    "data": builds_data,
+    "experiment": lambda cfg: build("trainer", cfg.trainer),
+    "format": quantizes,
+    "indicators": lambda cfg: [build(name, node) for name, node in cfg.indicators.items()],
+    "logger": lambda cfg: build("logger", cfg.logger, folder=Path("nowhere"), config={}, run_id="id"),
+    "model": builds_model,
+    "optimizer": lambda cfg: build("optimizer", cfg.optimizer, params=narrow().parameters()),
+    "scheduler": schedules,
+    "task": lambda cfg: maker("task", cfg.task),
+    "trainer": lambda cfg: build("trainer", cfg.trainer),
+    "weights": quantizes,
+}
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=["-".join(choice) for choice in CHOICES])
+def test_every_choice_composes_and_builds(group: str, name: str) -> None:
+    assert group in BUILDERS, f"say in tests/test_conf.py how a choice of conf/{group} is built"
+    BUILDERS[group](composed(f"{group}={name}", *GIVEN.get((group, name), [])))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=["-".join(choice) for choice in CHOICES])
+def test_every_file_says_what_it_is(group: str, name: str) -> None:
+    text = (CONF / group / f"{name}.yaml").read_text()
+    assert "#" in text.splitlines()[0] or group in ("trainer", "optimizer", "scheduler"), "begin with a comment"
+
+
+def test_help_lists_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--help") == 0
+    text = capsys.readouterr().out
+    choices = {line.split(": ")[0]: line.split(": ")[1].split(", ") for line in text.splitlines() if ": " in line}
+    for group, name in CHOICES:
+        assert name in choices[group]
+    assert "resume=true" in text and "_target_: lpt.DataFlow" in text
+
+
+def test_format_sets_all_three_and_each_can_be_changed() -> None:
+    assert [composed().format[kind] for kind in ("activation", "error", "gradient")] == ["fp134"] * 3
+    one = composed("format=fp143", "format.error=fp152").format
+    assert [one[kind] for kind in ("activation", "error", "gradient")] == ["fp143", "fp152", "fp143"]
+    flow = make_quantization(composed("format=custom", "format.value=[5,5,4,4,3,2,1]")).make_flow
+    assert list(flow.activation) == list(flow.gradient) == [5, 5, 4, 4, 3, 2, 1]
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    cfg = composed()
+    assert (cfg.weights.scheme, cfg.weights.format, cfg.weights.width) == ("hysteresis", "log4", 1.0)
+    assert (cfg.format.input, cfg.format.last_error, cfg.format.rounding) == ("dual", "dual", "nearest")
+    assert (cfg.model.depth, cfg.data._target_, cfg.seed, cfg.logger.mode) == (8, "lpt.data.digits", 0, "offline")
+    assert (cfg.weights.master, cfg.weights.skip, cfg.compile) == ("fp32", [], False)

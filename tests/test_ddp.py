@@ -1,0 +1,43 @@
+"""Two processes (gloo, CPU) agree on every quantized weight, and what they agree on is resumable."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from running import ROOT, TINY, checkpoint, differences, metrics, summary
+
+TWO = (
+    "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.batch_size=8",
+    "trainer.accumulate_grad_batches=2", "format.rounding=stochastic", "weights=log4_sr", "weights.momentum=fp169",
+    "indicators=default", "indicators.angles.every=3", "indicators.angles.batch_size=8", "trainer.checkpoint_every=2",
+    "+indicators.dump._target_=spies.Dump",
+)  # fmt: skip
+
+
+def launch(folder: Path, *overrides: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *TWO, f"paths.outputs={folder}", *overrides]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), "LPT_DUMP": str(folder), **env}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+
+
+def test_two_ranks_agree_and_resume(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    result = launch(whole)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("mean angle") == 1, "the first rank alone reports"
+    assert summary(whole)["steps"] == 6
+    first, second = (torch.load(whole / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert differences(first, second) == []
+    saved = {name.removeprefix("model."): value for name, value in checkpoint(whole)["state_dict"].items()}
+    quantized = first["weights"]["quantized"]
+    assert set(quantized) >= {"conv.weight", "fc.weight"}
+    assert differences(quantized, {name: saved[name] for name in quantized}) == []
+
+    assert launch(killed, LPT_CRASH="5").returncode != 0
+    assert checkpoint(killed)["global_step"] == 4
+    result = launch(killed, "resume=true")
+    assert result.returncode == 0, result.stderr
+    assert differences(checkpoint(whole), checkpoint(killed)) == []
+    assert differences(metrics(whole), metrics(killed)) == []
