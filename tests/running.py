@@ -15,6 +15,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # as `python train.py` has it
+torch.set_num_threads(1)  # networks of this size gain nothing from more, and test processes share the cores
 
 # A run of a few seconds: a narrow network, few images.
 TINY = (
@@ -25,7 +26,8 @@ TINY = (
 
 def train(folder: Path, *overrides: str) -> int:
     """`python train.py` with TINY settings and `overrides`, in this process; returns the exit code."""
-    return main(*TINY, f"paths.outputs={folder}", *overrides)
+    flags = [override for override in overrides if override == "-m"]  # which must not stand between others
+    return main(*flags, *TINY, f"paths.outputs={folder}", *(o for o in overrides if o not in flags))
 
 
 def main(*arguments: str) -> int:

@@ -11,7 +11,7 @@ FACTS = {
     *("size", "dim", "ndimension", "numel", "nelement", "stride", "item", "len", "__len__", "is_floating_point"),
 }
 
-# What these return is values of one argument, moved, selected or compared: it is on the grid that this one was on.
+# What these return is values of one argument, moved, selected or compared: it stays on that argument's grid.
 # Everything that is not named here is taken to make new values: also what joins tensors of several scales, or clips at a
 # bound that need not be a level.
 KEEPS_VALUES = {
