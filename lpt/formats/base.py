@@ -40,12 +40,14 @@ class Format:
 
         Args:
             x: float32, float64, bfloat16 or float16, any shape; not modified, not differentiated.
-            scale: integer exponent, or an integer tensor that broadcasts against x.
+            scale: integer exponent, or an integer tensor that broadcasts against x; from -252 to 252.
             stochastic: a generator (advanced by one draw) or an int64 key: x then goes to one of its two
                 neighbouring levels, with a probability linear in its place between them, to 2**-24.
 
         Returns:
             x's shape and dtype. Saturates at the largest level, for infinities too; nan stays nan; -0 becomes +0.
+            A level that the dtype does not hold comes out as the dtype rounds it; for octave lists in float32
+            that needs a scale above 127, where 2**128 is infinite, or below -126.
         """
         if stochastic is None:
             return self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero)

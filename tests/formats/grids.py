@@ -5,17 +5,18 @@ which `Fast` checks for the former and which holds for every float32 and scale. 
 the plain fractions.
 """
 
+import math
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .oracle import Grid, octaves, posit, table
 
-FP1XY = {
-    f"fp1{x}{y}": [y + 1] * (2**x - 1) + list(range(y, 0, -1)) for x in range(1, 8) for y in range(8 - x) if y < 7
-}
+FP1XY = {f"fp1{x}{y}": [y + 1] * (2**x - 1) + list(range(y, 0, -1)) for x in range(1, 8) for y in range(8 - x) if y < 7}
 INTS = {f"int{b}": list(range(b - 1, 0, -1)) for b in range(2, 9)}
 LOGS = {"log2": [1], "log3": [1] * 3, "log4": [1] * 7}
 LISTS = {**FP1XY, **INTS, **LOGS}
@@ -151,3 +152,25 @@ def critical(fast: Fast, scale: int = 0, ulps: int = 3) -> np.ndarray:
         down, up = np.nextafter(down, np.float32(-np.inf)), np.nextafter(up, np.float32(np.inf))
         parts += [down, up]
     return np.unique(np.concatenate(parts))
+
+
+# -- comparing ------------------------------------------------------------------------------------------------
+
+
+def bits_of(x: Tensor) -> np.ndarray:
+    """The bit patterns, every nan being the same; integers as they are."""
+    if not x.is_floating_point():
+        return x.numpy()
+    integer = {torch.float32: torch.int32, torch.float64: torch.int64}.get(x.dtype, torch.int16)
+    return torch.where(x.isnan(), torch.full_like(x, math.nan), x).contiguous().view(integer).numpy()
+
+
+def assert_same(got: Tensor, expected: Tensor | np.ndarray, x: Tensor | np.ndarray | None, message: str) -> None:
+    """The same bits. `x`, where there is an input for each element, is shown in the message."""
+    expected = torch.as_tensor(expected)
+    assert got.dtype == expected.dtype and got.shape == expected.shape, message
+    wrong = np.argwhere(bits_of(got) != bits_of(expected))
+    if len(wrong):
+        at = tuple(wrong[0])
+        shown = f" {x[at]!r}" if x is not None else ""
+        raise AssertionError(f"{message}: {len(wrong)} differ, first {at}{shown}: {got[at]!r}, not {expected[at]!r}")

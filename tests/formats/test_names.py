@@ -141,7 +141,9 @@ def test_bad_lists(spec, said: str) -> None:
     assert "give 1 to 127 integers from 1 to 16, the largest octave's valid bits first" in str(error.value)
 
 
-@pytest.mark.parametrize("spec", [None, 134, 1.5, True, {"fp134": 1}, {5, 4}, torch.ones(2), get], ids=str)
+@pytest.mark.parametrize(
+    "spec", [None, 134, 1.5, True, {"fp134": 1}, {5, 4}, torch.ones(2), get], ids=lambda s: type(s).__name__
+)
 def test_neither_name_nor_list(spec) -> None:
     with pytest.raises(ValueError, match="a format is a name or a list of valid bits, got") as error:
         get(spec)
