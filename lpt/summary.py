@@ -49,7 +49,7 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
         ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
         ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
         ("loss", f"{number('val/loss', '.4f')} (validation), {number('train/loss', '.4f')} (training)"),
-        ("flip frequency", f"{number('flip_frequency', '.3%')} of the weights a step (last third of the run)"),
+        ("flip frequency", f"{number('flip_frequency', '.2e')} of the weights a step (last third of the run)"),
         ("mean angle", f"{number('angle/flow', '.2f')} degrees from A and E, "
                        f"{number('angle/gradient', '.2f')} with G (last third)"),
         ("everything", f"{folder}/ (config.yaml, metrics.csv, summary.json, checkpoints/, wandb/)"),

@@ -43,9 +43,9 @@ class Training:
         UserError: a value that is not possible.
     """
 
-    epochs: int = 30
+    epochs: int = 20
     max_steps: int | None = None
-    batch_size: int = 64
+    batch_size: int = 32
     eval_batch_size: int = 256
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
