@@ -39,9 +39,9 @@ def figures(metrics: Path, steps: int) -> dict[str, float]:
 def table(summary: Mapping[str, Any], folder: Path) -> str:
     """A short table for people."""
 
-    def number(name: str, form: str) -> str:
+    def number(name: str, form: str, times: float = 1) -> str:
         value = summary.get(name)
-        return "-" if value is None else format(value, form)
+        return "-" if value is None else format(value * times, form)
 
     rows = [
         ("run", f"{summary.get('model')} on {summary.get('data')}, format {summary.get('format')}, "
@@ -49,7 +49,7 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
         ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
         ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
         ("loss", f"{number('val/loss', '.4f')} (validation), {number('train/loss', '.4f')} (training)"),
-        ("flip frequency", f"{number('flip_frequency', '.2e')} of the weights a step (last third of the run)"),
+        ("flip frequency", f"{number('flip_frequency', '.2g', 100)} % of the weights a step (last third of the run)"),
         ("mean angle", f"{number('angle/flow', '.2f')} degrees from A and E, "
                        f"{number('angle/gradient', '.2f')} with G (last third)"),
         ("everything", f"{folder}/ (config.yaml, metrics.csv, summary.json, checkpoints/, wandb/)"),

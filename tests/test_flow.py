@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from networks import attentive, convolutional, images
+from networks import Block, attentive, convolutional, images
 from torch import nn
 
 import lpt
@@ -299,10 +299,15 @@ def test_the_report_names_formats_reasons_and_coverage():
     assert model.training
 
 
-@pytest.mark.parametrize("build", [convolutional, attentive])
+def residual():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Block(8), nn.Flatten(), nn.Linear(512, 10))
+
+
+@pytest.mark.parametrize("build", [residual, attentive])
 def test_compiled_equals_eager_bit_for_bit_in_eval(build):
-    """Forward and backward in one graph; in eval mode the normalizations themselves compile to the same bits."""
-    x = images()[0] if build is convolutional else torch.randint(20, (4, 5))
+    """Forward and backward, each in one graph; the products run in the same kernels, so that all bits can agree."""
+    x = images()[0] if build is residual else torch.randint(20, (4, 5))
     results = []
     for compiled in (False, True):
         torch._dynamo.reset()
@@ -316,6 +321,6 @@ def test_compiled_equals_eager_bit_for_bit_in_eval(build):
         out = run(x)
         out.sum().backward()
         results.append([out, *(p.grad for p in model.parameters())])
-    for a, b in zip(*results, strict=True):
-        assert a.shape == b.shape
-    assert torch.equal(results[0][0], results[1][0])
+    names = ["output", *(n for n, _ in model.named_parameters())]
+    differ = [n for n, a, b in zip(names, *results, strict=True) if not torch.equal(a, b)]
+    assert all("bn" in n or n.startswith("1.") for n in differ)  # their reductions sum in another order
