@@ -12,7 +12,7 @@ FACTS = {
 }
 
 # What these return is values of one argument, moved, selected or compared: it stays on that argument's grid.
-# Everything that is not named here is taken to make new values: also what joins tensors of several scales, or clips at a
+# What these return is values of one argument, moved, selected or compared: it stays on the grid of that argument.
 # bound that need not be a level.
 KEEPS_VALUES = {
     *FACTS,
