@@ -11,9 +11,9 @@ FACTS = {
     *("size", "dim", "ndimension", "numel", "nelement", "stride", "item", "len", "__len__", "is_floating_point"),
 }
 
-# What these return is values of one argument, moved, selected or compared: it stays on that argument's grid.
 # What these return is values of one argument, moved, selected or compared: it stays on the grid of that argument.
-# bound that need not be a level.
+# Everything that is not named here is taken to make new values: also what joins tensors of several scales, or clips
+# at a bound that need not be a level.
 KEEPS_VALUES = {
     *FACTS,
     *("getattr", "getitem", "_assert", "type", "type_as", "to", "float", "contiguous", "clone", "detach"),
