@@ -8,6 +8,7 @@ quantized weight from the new master and the previous quantized weight.
 from __future__ import annotations
 
 import fnmatch
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -251,7 +252,7 @@ class QuantizedWeights:
 
     def _key(self, index: int, use: int, device: torch.device) -> Tensor:
         """A key of its own for each step, weight and use of random bits: no state beyond the count of steps."""
-        return torch.tensor(((self.seed * 8 + use) << 44) + (index << 32) + self.calls, device=device)
+        return torch.tensor(random.Random(f"{self.seed}/{use}/{index}/{self.calls}").getrandbits(62), device=device)
 
     def _end_swap(self) -> None:
         self.swapped = False
