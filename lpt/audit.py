@@ -70,6 +70,7 @@ class Audit(TorchDispatchMode):
     def __init__(self, flow: Flow, weights: QuantizedWeights | None = None) -> None:
         super().__init__()
         self.weights = weights
+        self._mode = flow.mode
         self.operands: list[Operand] = []
         self.activation = _formats(flow, "activation")
         self.error = _formats(flow, "error")
@@ -80,6 +81,7 @@ class Audit(TorchDispatchMode):
         self._plain_attention = sdpa_kernel(SDPBackend.MATH)
 
     def __enter__(self) -> Audit:
+        self._mode.duals = []
         self._tracker.__enter__()
         self._plain_attention.__enter__()
         return super().__enter__()
@@ -88,6 +90,7 @@ class Audit(TorchDispatchMode):
         super().__exit__(*error)
         self._plain_attention.__exit__(*error)
         self._tracker.__exit__(*error)
+        self._mode.duals = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -124,8 +127,15 @@ class Audit(TorchDispatchMode):
             self._append(packet, position, name, self._weight_grid(name), macs)
             return
         kinds = {"E": self.error, "A": self.activation} if self._tracker.is_bw else {"A": self.activation}
-        found = (kind + dual for dual in ("", " dual") for kind, fs in kinds.items() if _fits(value, fs, bool(dual)))
-        self._append(packet, position, "", next(found, ""), macs)
+        found = [kind for kind, candidates in kinds.items() if any(on_grid(value, f) for f in candidates)]
+        if not found and self._made_dual(value):
+            found = [f"{k} dual" for k, candidates in kinds.items() if any(on_dual_grid(value, f) for f in candidates)]
+        self._append(packet, position, "", found[0] if found else "", macs)
+
+    def _made_dual(self, value: Tensor) -> bool:
+        """Whether a quantizer made this as the sum of two values. A stray sum of two values has the same look."""
+        pointer = value.untyped_storage().data_ptr()
+        return any(dual.untyped_storage().data_ptr() == pointer for dual in self._mode.duals or [])
 
     def _weight_grid(self, name: str) -> str:
         if self.weights is None or name not in self.weights.params:
@@ -161,10 +171,6 @@ def on_dual_grid(x: Tensor, format: Format) -> bool:
     """Whether x is the sum of two tensors on the grid of `format`, the first of them x rounded."""
     scale = scale_of(x)
     return any(on_grid(x - format.round(x, format.scale_for(scale + room)), format) for room in range(3))
-
-
-def _fits(x: Tensor, candidates: set[Format], dual: bool) -> bool:
-    return any((on_dual_grid if dual else on_grid)(x, format) for format in candidates)
 
 
 def _formats(flow: Flow, kind: str) -> set[Format]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,17 @@ def maker(where: str, node: DictConfig) -> Any:
         if "_target_" not in node:
             raise ValueError("there is no _target_ in it; choose a file of this group")
         return instantiate(node, _partial_=True, _convert_="all")
+
+
+def numbers(where: str, node: DictConfig) -> None:
+    """Check that no entry of the node is text or a number that is not finite.
+
+    Raises:
+        UserError: one is.
+    """
+    for key, value in dict(node).items():
+        if key != "_target_" and (isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value))):
+            raise UserError(f"{where}.{key!s}={value!r}: give a finite number")
 
 
 def flag(where: str, value: Any) -> bool:

@@ -19,15 +19,21 @@ class Report:
             (name, type_name, *(_label(flow, name, kind) for kind in kinds), flow.left_out.get(name, ""))
             for name, type_name in _modules(flow)
         ]
-        self.coverage = None if example is None else _coverage(flow, example)
+        self.audit = None if example is None else _audited(flow, example)
 
     def __str__(self) -> str:
         head = ("module", "type", "A", "E", "G", "left out because")
         table = [head, *self.rows]
         widths = [max(len(row[i]) for row in table) for i in range(len(head))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        if self.coverage is not None:
-            lines.append(f"{100 * self.coverage:.1f} % of the forward multiply-accumulates use quantized activations")
+        if self.audit is not None:
+            share = 100 * self.audit.covered()
+            lines.append(f"{share:.1f} % of the forward multiply-accumulates use quantized activations")
+            lines += [
+                f"not on a grid: {o.position} of {o.operator.removeprefix('aten.')} in {o.module or 'the model'} "
+                "(made outside any module? see lpt.ops)"
+                for o in self.audit.off_grid()
+            ]
         return "\n".join(lines)
 
 
@@ -48,7 +54,7 @@ def _label(flow: Flow, name: str, kind: str) -> str:
     return f"{quantizer.format.name} dual" if quantizer.rest else quantizer.format.name
 
 
-def _coverage(flow: Flow, example: Any) -> float:
+def _audited(flow: Flow, example: Any) -> Audit:
     training = [module for module in flow.model.modules() if module.training]
     flow.model.eval()
     try:
@@ -57,4 +63,4 @@ def _coverage(flow: Flow, example: Any) -> float:
     finally:
         for module in training:
             module.training = True
-    return audit.covered()
+    return audit

@@ -76,6 +76,10 @@ def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:
                 own = [text for override, text in parsed if override.key_or_group.split(".")[0] == group]
                 cfg[group] = compose("config", overrides=own)[group]
                 parsed = [(override, text) for override, text in parsed if text not in own]
+    for override, text in parsed:
+        group, dot, _ = override.key_or_group.partition(".")
+        if not dot or group not in (*GROUPS, "data", "trainer"):
+            raise UserError(f"{text}: only format=, weights= and keys of format, weights, data, trainer may change")
     OmegaConf.set_struct(cfg, True)
     for override, _ in parsed:
         OmegaConf.update(cfg, override.key_or_group, override.value())

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from . import saved, summary
-from .build import build, flag, maker, told, whole
+from .build import build, flag, maker, numbers, told, whole
 from .callbacks.checkpoints import Checkpoints, Stopped, seed_everything
 from .callbacks.metrics import Diverged, Metrics
 from .callbacks.progress import Progress
@@ -55,6 +55,8 @@ class Experiment:
         with told("format or weights"):
             self.quantization.check(self.task.model)
         self.epochs, self.task.total_steps = self.training.batches(self.task.batches_per_epoch(self.training.devices))
+        for group in ("optimizer", "scheduler"):
+            numbers(group, cfg[group])
         with told("optimizer or scheduler"):
             self.task.configure_optimizers()
         self.names = names(cfg, choices)

@@ -77,7 +77,14 @@ class DataFlow:
         _choice("rounding", self.rounding, "nearest", "stochastic")
         _choice("input", self.input, "dual", "single", "fp32")
         _choice("last_error", self.last_error, "dual", "single", "fp32")
+        for room in ("room_activation", "room_error", "room_gradient"):
+            if not isinstance(getattr(self, room), int) or getattr(self, room) < 0:
+                raise ValueError(f"{room}={getattr(self, room)!r}: give octaves of headroom, 0 or more")
+        if isinstance(self.rules, str) or not isinstance(self.rules, Sequence):
+            raise ValueError(f"rules={self.rules!r} is not a list of rules")
         for rule in self.rules:
+            if not isinstance(rule, Mapping):
+                raise ValueError(f"the rule {rule!r} is not a mapping: write {{pattern: 'layer4.*', error: fp152}}")
             if "pattern" not in rule or set(rule) - {"pattern", "activation", "error", "gradient"}:
                 raise ValueError(
                     f"a rule has a pattern and any of activation, error, gradient; got {dict(rule)}: "
@@ -359,6 +366,8 @@ def attach_(model: nn.Module, flow: DataFlow | None = None) -> Flow:
     Raises:
         ValueError: the model has Edges already, or a rule or `last` matches nothing.
     """
+    if flow is not None and not isinstance(flow, DataFlow):
+        raise ValueError(f"attach_ takes a DataFlow, got {flow!r}: write lpt.DataFlow(activation=..., error=..., ...)")
     if _HANDLE in model.__dict__:
         raise ValueError("this model's data flow is quantized already; call remove() on its handle first")
     handle = Flow(model, flow or DataFlow())

@@ -67,7 +67,7 @@ class RunFolder:
         """What `summary.json` holds; empty before the run exists."""
         try:
             summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         return summary
 

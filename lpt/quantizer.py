@@ -19,6 +19,7 @@ class Mode:
     on: bool = True  # quantize at all
     observing: bool = True  # let scales see the data and generators advance
     counting: bool = False  # count saturation, underflow and nan
+    duals: list[Tensor] | None = None  # where an audit collects the sums of two values that were made
 
 
 class Quantizer:
@@ -63,7 +64,12 @@ class Quantizer:
         q = self.format.round(x, scale, key)
         if self.mode.counting:
             self._count(x, q, scale)
-        return q if self.rest is None else q + self.rest(x - q, training)
+        if self.rest is None:
+            return q
+        q = q + self.rest(x - q, training)
+        if self.mode.duals is not None:
+            self.mode.duals.append(q)
+        return q
 
     def _scale(self, x: Tensor, observing: bool) -> Tensor | int:
         if not self.format.scaled:

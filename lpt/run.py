@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from .build import told
 from .errors import SweepFailed, UserError
 from .messages import CONF, readable
 
@@ -67,7 +68,10 @@ def job(cfg: DictConfig) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USERS
     except Diverged as error:
-        print(f"error: {error}; the last good checkpoint is kept. Lower optimizer.lr, say.", file=sys.stderr)
+        print(f"error: {error}; the last good checkpoint, if one was written, is kept. Lower optimizer.lr, say.", file=sys.stderr)
+        return OURS
+    except OSError as error:
+        print(f"error: {error}: the run stopped; resume=true goes on from its last checkpoint", file=sys.stderr)
         return OURS
     except Exception:
         traceback.print_exc()
@@ -88,7 +92,12 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
 
     experiment = Experiment(cfg, choices)
     folder = experiment.folder
-    state = folder.open(experiment.resume)
+    with told("paths.outputs"):
+        state = folder.open(experiment.resume)
+    if experiment.resume and experiment.leads:
+        point = "its last checkpoint" if folder.last else "the start: it had saved nothing yet"
+        told_state = {"new": "nothing to continue: this run is new", "continue": f"continuing from {point}"}
+        print(told_state.get(state, "this run is finished"), file=sys.stderr)
     try:
         if state != "finished":
             experiment.fit()

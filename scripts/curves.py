@@ -91,7 +91,8 @@ def draw(groups: dict[str, list[dict[str, Any]]], out: Path) -> None:
             for curve in curves:
                 axis.plot(list(curve), list(curve.values()), color=f"C{colour}", alpha=0.3, linewidth=0.8)
             mean = [statistics.mean(curve[step] for curve in curves) for step in steps]
-            axis.plot(steps, mean, color=f"C{colour}", label=f"{label} (n={len(curves)})")
+            marker = "." if len(steps) < 3 else None
+            axis.plot(steps, mean, color=f"C{colour}", marker=marker, label=f"{label} (n={len(curves)})")
         axis.set(xlabel="optimizer step", title=title)
         axis.grid(alpha=0.3)
         if logarithmic:

@@ -82,6 +82,24 @@ def test_the_audit_finds_what_hooks_do_not_see():
     assert audit.covered() == 0.5
 
 
+def test_a_stray_sum_of_two_values_on_the_grid_is_found():
+    """It looks like the dual form, but no quantizer made it; the report says so."""
+
+    class Leaky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.three = (nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x):
+            x = self.one(x)
+            return self.three(x + self.two(x))
+
+    handle, audit = audited(Leaky(), torch.randn(5, 6), torch.randint(6, (5,)))
+    assert {(o.module, o.position) for o in audit.off_grid() if not o.backward} == {("three", "left")}
+    report = str(handle.report(torch.randn(5, 6)))
+    assert "66.7 % of the forward" in report and "not on a grid: left of addmm in three" in report
+
+
 def test_the_audit_finds_fused_kernels():
     model = nn.Sequential(nn.LSTM(4, 4))
     handle = lpt.attach_(model)

@@ -213,6 +213,9 @@ def test_rules_choose_formats_by_module_name():
     ("options", "told"),
     [
         ({"activation": "fp135"}, "fp134"),
+        ({"room_error": -1}, "room_error=-1"),
+        ({"rules": "fc"}, "not a list of rules"),
+        ({"rules": ["fc"]}, "not a mapping"),
         ({"scaling": "delayed"}, "tracked, current"),
         ({"rounding": "up"}, "nearest, stochastic"),
         ({"input": "triple"}, "dual, single, fp32"),
@@ -225,6 +228,11 @@ def test_rules_choose_formats_by_module_name():
 def test_mistakes_are_told(options, told):
     with pytest.raises(ValueError, match=told):
         lpt.attach_(convolutional(), DataFlow(**options))
+
+
+def test_a_format_in_place_of_a_data_flow_is_told():
+    with pytest.raises(ValueError, match="takes a DataFlow, got 'fp134'"):
+        lpt.attach_(convolutional(), "fp134")
 
 
 def test_shares_of_saturation_and_underflow_and_nans_are_counted():

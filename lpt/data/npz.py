@@ -50,6 +50,11 @@ def npz(
         splits["test"] = _read(folder / "test.npz")
     shape = splits["train"][0].shape[1:]
     known = 1 + int(splits["train"][1].max()) if classes is None else classes
+    if classes is None and known > len(splits["train"][1]):
+        raise UserError(
+            f"{folder / 'train.npz'}: labels run up to {known - 1}, with {len(splits['train'][1])} images in all; "
+            "mend the labels, or give data.classes if there are so many"
+        )
     for name, (images, labels) in splits.items():
         _check_fit(folder / f"{name}.npz", images, labels, shape, known)
     images, labels = splits["train"]

@@ -23,6 +23,8 @@ def step(steps: int, milestones: Sequence[float] = (1 / 3, 2 / 3), gamma: float 
     Raises:
         ValueError: milestones that are not shares of the run in rising order.
     """
+    if not isinstance(milestones, Sequence) or isinstance(milestones, str):
+        raise ValueError(f"scheduler.milestones={milestones!r}: give a list of shares of the run, e.g. [0.33,0.67]")
     if list(milestones) != sorted(milestones) or any(not 0 < m < 1 for m in milestones):
         raise ValueError(
             f"scheduler.milestones={list(milestones)}: give rising shares of the run between 0 and 1, e.g. [0.33,0.67]"

@@ -22,6 +22,7 @@ from ..parameters import channel_dim, quantizable
 from . import rules
 from .rules import FormatSpec, Scheme
 
+_ATTACHED = "_lpt_weights"
 _MOMENTA = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 
 
@@ -302,9 +303,14 @@ def attach_weights_(
         optimizer: holds the model's parameters.
 
     Raises:
-        ValueError: as QuantizedWeights; `optimizer.step(closure)` raises it too, since a closure would compute with
-            the masters.
+        ValueError: as QuantizedWeights; also if the weights are attached already, or the optimizer holds none of
+            them. `optimizer.step(closure)` raises it too, since a closure would compute with the masters.
     """
+    if _ATTACHED in model.__dict__:
+        raise ValueError("this model's weights are attached to an optimizer already; build the model anew")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in held for p in quantizable(model).values()):
+        raise ValueError("the optimizer holds none of this model's weights: make it from model.parameters()")
     weights = QuantizedWeights(model, scheme, **options)
 
     def before(opt: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -312,6 +318,7 @@ def attach_weights_(
             raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
         weights.swap_in(opt)
 
+    model.__dict__[_ATTACHED] = True
     optimizer.register_step_pre_hook(before)
     optimizer.register_step_post_hook(lambda opt, args, kwargs: weights.update(opt))
     return weights
