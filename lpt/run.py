@@ -68,7 +68,8 @@ def job(cfg: DictConfig) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USERS
     except Diverged as error:
-        print(f"error: {error}; the last good checkpoint, if one was written, is kept. Lower optimizer.lr, say.", file=sys.stderr)
+        kept = "the last good checkpoint, if one was written, is kept"
+        print(f"error: {error}; {kept}. Lower optimizer.lr, say.", file=sys.stderr)
         return OURS
     except OSError as error:
         print(f"error: {error}: the run stopped; resume=true goes on from its last checkpoint", file=sys.stderr)
