@@ -72,9 +72,10 @@ class Experiment:
         every = self.training.log_every
         nodes = self.cfg.indicators or {}
         indicators = [build(f"indicators.{name}", node) for name, node in nodes.items() if node is not None]
+        averaging = [build("averaging", self.cfg.averaging)] if self.cfg.averaging._target_ else []
         shown = [Progress(every)] if progress else []
         checkpoints = Checkpoints(self.folder.checkpoints, self.training.checkpoint_every, self.seed)
-        return [self.quantization, *indicators, Metrics(every), *shown, checkpoints]
+        return [self.quantization, *averaging, *indicators, Metrics(every), *shown, checkpoints]
 
     def loggers(self) -> list[Any]:
         run_id = self.folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]

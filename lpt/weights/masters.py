@@ -145,17 +145,19 @@ class QuantizedWeights:
 
     @contextmanager
     def averaged(self, averages: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within, the parameters hold these averaged masters, quantized to nearest (by name, as in `masters`)."""
-        before = {name: p.detach().clone() for name, p in self.params.items()}
+        """Within, the model's parameters hold these averages by name, those of masters quantized to nearest."""
+        held = {name: self.model.get_parameter(name) for name in averages}
+        before = {name: p.detach().clone() for name, p in held.items()}
         with torch.no_grad():
-            for name, p in self.params.items():
-                p.copy_(self.scheme.format.round(averages[name], self._scale(name, averages[name])))
+            for name, p in held.items():
+                average = averages[name]
+                quantized = name in self.params
+                p.copy_(self.scheme.format.round(average, self._scale(name, average)) if quantized else average)
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, p in self.params.items():
-                    p.copy_(before[name])
+                _copy(held.values(), before.values())
 
     # -- flips ---------------------------------------------------------------------------------------------------
 
