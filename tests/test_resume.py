@@ -25,7 +25,7 @@ ADAMW = (
     "scheduler=onecycle",
     "weights=int4_hyst",
     "weights.scaling=current",
-    "trainer.max_steps=13",
+    "trainer.max_steps=31",
 )
 
 
@@ -69,7 +69,10 @@ def wait_for(moment: Callable[[Path], bool], folder: Path, pid: int) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("settings", [HARD, HARD + ADAMW], ids=["sgd", "adamw"])
+LONG = ("trainer.epochs=8",)  # so that no machine is done before it is killed
+
+
+@pytest.mark.parametrize("settings", [HARD + LONG, HARD + LONG + ADAMW], ids=["sgd", "adamw"])
 def test_killed_at_random_moments(forker: Forker, tmp_path: Path, settings: tuple[str, ...]) -> None:
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     pid = forker.start(*settings, f"paths.outputs={whole}", log=log)
@@ -79,7 +82,7 @@ def test_killed_at_random_moments(forker: Forker, tmp_path: Path, settings: tupl
     for moment in (before_checkpoint, at_checkpoint, mid_epoch, at_checkpoint, mid_epoch):
         pid = forker.start(*settings, f"paths.outputs={killed}", "resume=true", log=log)
         wait_for(moment, killed, pid)
-        time.sleep(chance.random() * 0.7 if moment is mid_epoch else 0)
+        time.sleep(chance.random() * 0.2 if moment is mid_epoch else 0)
         os.kill(pid, signal.SIGKILL)
         kills += forker.wait(pid) == -signal.SIGKILL
     assert kills >= 3
