@@ -58,7 +58,7 @@ def _audited(flow: Flow, example: Any) -> Audit:
     training = [module for module in flow.model.modules() if module.training]
     flow.model.eval()
     try:
-        with torch.no_grad(), Audit(flow) as audit, flow.probe():
+        with torch.enable_grad(), Audit(flow) as audit, flow.probe():  # the audit finds modules by their gradients
             flow.model(*example) if isinstance(example, (tuple, list)) else flow.model(example)
     finally:
         for module in training:
