@@ -126,7 +126,7 @@ class Flow:
             grad = weights[name].grad
             if grad is not None:
                 grad.copy_(quantizer(grad, True))
-        move_scales([part for q in self._quantizers().values() for part in q.parts()])
+        move_scales(list(self._parts().values()))
 
     @torch.no_grad()
     def quantize_gradients(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ class Flow:
 
         Keys are "activation/saturation", "activation/underflow", "error/..." and the number of nans, "nan".
         """
-        for quantizer in self._parts():
+        for quantizer in self._parts().values():
             quantizer.counts = None
         with self._switched(counting=True):
             yield self._counted
@@ -169,11 +169,7 @@ class Flow:
 
     def state_dict(self) -> dict[str, Any]:
         """Tracked scales and the keys of stochastic rounding, by quantizer name."""
-        return {
-            f"{name}:{i}": part.state_dict()
-            for name, q in self._quantizers().items()
-            for i, part in enumerate(q.parts())
-        }
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave.
@@ -181,7 +177,7 @@ class Flow:
         Raises:
             ValueError: the state is of a model with other edges.
         """
-        own = {f"{name}:{i}": part for name, q in self._quantizers().items() for i, part in enumerate(q.parts())}
+        own = self._parts()
         if own.keys() != state.keys():
             odd = sorted(own.keys() ^ state.keys())
             raise ValueError(
@@ -264,12 +260,11 @@ class Flow:
                     f"there are {', '.join(list(modules)[1:6])}, ..."
                 )
 
-    def _quantizers(self) -> dict[str, Quantizer]:
+    def _parts(self) -> dict[str, Quantizer]:
+        """Every quantizer by name, the two of a dual one apart."""
         edges = {f"{name}/{kind}": q for name, edge in self.edges.items() for kind, q in edge.quantizers().items()}
-        return {**edges, **{f"{name}/gradient": q for name, q in self.gradients.items()}}
-
-    def _parts(self) -> list[Quantizer]:
-        return [part for q in self._quantizers().values() for part in q.parts()]
+        gradients = {f"{name}/gradient": q for name, q in self.gradients.items()}
+        return {f"{name}:{i}": part for name, q in {**edges, **gradients}.items() for i, part in enumerate(q.parts())}
 
     def _counted(self) -> dict[str, dict[str, float]]:
         shares: dict[str, dict[str, float]] = {}

@@ -81,7 +81,6 @@ class QuantizedWeights:
         self.params = self._chosen(skip)
         self.names = list(self.params)
         self.swapped = False
-        self.flip_steps = 0
         self.calls = 0  # of `update`, and so the counter of all random bits
         self.seed = seed
         self._decays: list[tuple[dict[str, Any], float]] = []
@@ -123,7 +122,6 @@ class QuantizedWeights:
             p.copy_(self.scheme(m, previous, scale, self._key(i, 0, p.device) if self.scheme.stochastic else None))
             self._count_flips(i, p, previous, scale != self.scales[name])
             self.scales[name].copy_(scale)
-        self.flip_steps += 1
         self._quantized = []
 
     @torch.no_grad()
@@ -172,7 +170,6 @@ class QuantizedWeights:
     def reset_flips(self) -> None:
         device = next(iter(self.params.values())).device if self.params else torch.device("cpu")
         self._flips = torch.zeros(len(self.params), 3, dtype=torch.int64, device=device)
-        self.flip_steps = 0
 
     def _count_flips(self, i: int, new: Tensor, old: Tensor, moved: Tensor) -> None:
         flipped = new != old
@@ -190,7 +187,6 @@ class QuantizedWeights:
             "quantized": {name: p.detach() for name, p in self.params.items()},
             "scales": self.scales,
             "flips": self._flips,
-            "flip_steps": self.flip_steps,
             "calls": self.calls,
         }
 
@@ -213,7 +209,7 @@ class QuantizedWeights:
             p.copy_(state["quantized"][name])
             self.scales[name].copy_(state["scales"][name])
         self._flips.copy_(state["flips"])
-        self.flip_steps, self.calls = state["flip_steps"], state["calls"]
+        self.calls = state["calls"]
 
     # -- inside --------------------------------------------------------------------------------------------------
 
