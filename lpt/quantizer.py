@@ -160,8 +160,9 @@ def _at_scale(format: Format, x: Tensor, key: Tensor | None, scale: Tensor) -> T
 
 
 def _seen_and_rounded(format: Format, x: Tensor, key: Tensor | None, scale: Tensor, seen: Tensor) -> Tensor:
+    q = format.round(x, format.scale_for(scale), key)
     _see(x, seen)
-    return format.round(x, format.scale_for(scale), key)
+    return q
 
 
 def _at_own_scale(format: Format, x: Tensor, key: Tensor | None, room: int) -> Tensor:

@@ -2,24 +2,36 @@
 
 import types
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def fused(function: Callable[P, R]) -> Callable[P, R]:
+def fused(function: Callable[..., R]) -> Callable[..., R]:
     """`function`, compiled at its first call for tensors of any size: the same bits, one pass over memory.
 
-    Compilations are counted by code object and given up after a few; a copy of the code is counted by itself.
+    Only the sizes of tensor arguments are variables of the compiled code; a format's numbers are constants of it.
+    (With dynamic=True they would be variables too, and the code some ten times slower.) Compilations are counted by
+    code object and given up after a few, so each function gets a copy of its own.
     """
     own = types.FunctionType(
         function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__,  # type: ignore[attr-defined]
         function.__closure__,  # type: ignore[attr-defined]
     )  # fmt: skip
-    return torch.compile(own, dynamic=True, fullgraph=True)
+    compiled = torch.compile(own, dynamic=False, fullgraph=True)
+
+    def run(*args: Any) -> R:
+        for arg in args:
+            if isinstance(arg, Tensor):
+                for dim, size in enumerate(arg.shape):
+                    if size > 1:
+                        torch._dynamo.maybe_mark_dynamic(arg, dim)
+        return compiled(*args)
+
+    return run
 
 
 def why_not_fused() -> str:
