@@ -44,6 +44,9 @@ class Angles:
     activation_layers: tuple[float, ...] = ()
 
 
+Measure = Callable[..., Angles]
+
+
 class Probe:
     """`model` in evaluation mode, with Edges whose format can be exchanged at any time.
 
@@ -53,16 +56,13 @@ class Probe:
         model: any nn.Module; residual sums and the like as modules, for Edges to be behind them.
         compute: from a batch to its loss (0-dim), by way of `model`.
         activation: "local" or "propagated".
-        per_layer: give the angles of each weight as well.
     """
 
-    def __init__(
-        self, model: nn.Module, compute: Callable[[Any], Tensor], activation: str = "local", per_layer: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, compute: Callable[[Any], Tensor], activation: str = "local") -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}")
         self.model, self.compute = model, compute
-        self.local, self.per_layer = activation == "local", per_layer
+        self.local = activation == "local"
         self.weights = {name: p for name, p in quantizable(model).items() if p.requires_grad}
         if not self.weights:
             raise ValueError(
@@ -106,8 +106,8 @@ class Probe:
             module.training = training
         self._uses.clear()
 
-    def at(self, batch: Any) -> Callable[[Format], Angles]:
-        """Run `batch` forward and back in full precision; returns format -> angles on this batch.
+    def at(self, batch: Any) -> Measure:
+        """Run `batch` forward and back in full precision; returns (format, per layer?) -> angles on this batch.
 
         What it returns is good until the next call.
 
@@ -120,11 +120,11 @@ class Probe:
         reference = self._gradients(loss)
         angle(reference, reference)  # tells of a gradient that is zero or not finite
 
-        def angles(format: Format) -> Angles:
+        def angles(format: Format, per_layer: bool = False) -> Angles:
             with self._errors.set(format):
                 error = self._gradients(loss)
             activation = self._local(reference, format) if self.local else self._propagated(batch, format)
-            layers = [_layers(g, reference) for g in (error, activation)] if self.per_layer else [(), ()]
+            layers = [_layers(g, reference) for g in (error, activation)] if per_layer else []
             return Angles(_angle(error, reference), _angle(activation, reference), *layers)
 
         return angles
