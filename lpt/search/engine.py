@@ -27,6 +27,7 @@ GROUPS: dict[str, Callable[[], list[Format]]] = {
     "posits": lambda: [formats_.get(f"posit8_{es}") for es in range(3)],
 }
 FormatSpec = str | Sequence[int] | Format
+Found = dict[tuple[int, int], Angles]  # by batch and format
 
 
 def search(
@@ -42,6 +43,7 @@ def search(
     confidence: float = 0.95,
     seed: int = 0,
     layers: int = 0,
+    layers_of: Sequence[str] = (),
     journal: Journal | None = None,
     watch: Callable[[int, int], None] = lambda batch, alive: None,
 ) -> Ranking:
@@ -65,7 +67,8 @@ def search(
         top: how many of the best a race looks for.
         confidence: of a race, see `Ranking`.
         seed: of the order of the batches.
-        layers: give the angles of each layer for the first `top` formats as well, on so many batches.
+        layers: give the angles of each layer as well, on so many batches: for the first `top` formats, and for those
+            whose names are in `layers_of`.
         journal: where evaluations are kept and looked up.
         watch: called with the number of batches done and of formats still in the race.
 
@@ -74,10 +77,11 @@ def search(
             a loss that is not finite.
     """
     chosen = resolve(formats)
-    _check(batches, method, by, activation, top, confidence, layers)
+    check(len(batches), method, by, activation, top, confidence, layers)
     chosen.sort(key=lambda f: _total(cost_of(f)))  # of formats that measure the same, the cheapest comes first
     order = np.random.default_rng(seed).permutation(len(batches)).tolist()
-    found: dict[tuple[int, int], Angles] = {}
+    found: Found = {}
+    detailed: Found = {}
     journal = journal or Journal()
     with Probe(model, lambda batch: _loss(model, loss, batch), activation) as probe, journal:
 
@@ -89,20 +93,21 @@ def search(
                     measure = measure or probe.at(batches[order[n]])
                     known = measure(chosen[i], per_layer)
                     journal.write(order[n], chosen[i].name, known)
-                found[n, i] = known
-            return [score(found[n, i], by) for i in indices]
+                (detailed if per_layer else found)[n, i] = known
+            return [] if per_layer else [score(found[n, i], by) for i in indices]
 
         top = min(top, len(chosen))
         if method == "race" and len(chosen) > top:
             outcome = race(evaluate, len(chosen), len(batches), top, confidence, watch)
         else:
             method, outcome = "exhaustive", exhaustive(evaluate, len(chosen), len(batches), watch)
+        leaders = [i for i in outcome.order if i in outcome.order[:top] or chosen[i].name in layers_of]
         for n in range(min(layers, len(outcome.scores))):
-            evaluate(n, outcome.order[:top], per_layer=True)
-        ranking = _ranking(chosen, outcome, found, by, top)
-        ranking.method, ranking.settings, ranking.weights = method, settings(probe), list(probe.weights)
-        ranking.exhaustive = len(chosen) * len(batches)
-        return ranking
+            evaluate(n, leaders, per_layer=True)
+    return Ranking(
+        _rows(chosen, outcome, found, detailed, top), by, method, 1 - outcome.doubt, top, len(found),
+        len(chosen) * len(batches), len(outcome.scores), len(detailed), settings(probe), list(probe.weights),
+    )  # fmt: skip
 
 
 def exhaustive(
@@ -166,19 +171,23 @@ def settings(probe: Probe) -> list[str]:
     return lines + ([f"left in full precision, their products are hidden: {', '.join(hidden)}"] if hidden else [])
 
 
-def _check(
-    batches: Sequence[Any], method: str, by: str, activation: str, top: int, confidence: float, layers: int
+def check(
+    batches: int, method: str, by: str, activation: str, top: int, confidence: float, layers: int
 ) -> None:
+    """What `search` demands of its settings.
+
+    Raises:
+        ValueError: one is not possible.
+    """
     for key, got, valid in (
         ("method", method, METHODS), ("by", by, BY), ("activation", activation, ACTIVATIONS),
     ):  # fmt: skip
         if got not in valid:
             raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}")
-    if len(batches) < 2:
-        raise ValueError(f"{len(batches)} batch: a ranking with standard errors needs at least 2; the paper takes 100")
-    for key, number, low in (("top", top, 1), ("layers", layers, 0)):
+    for key, number, low in (("batches", batches, 2), ("top", top, 1), ("layers", layers, 0)):
         if not isinstance(number, int) or isinstance(number, bool) or number < low:
-            raise ValueError(f"{key}={number!r}: give a whole number from {low} upward")
+            why = "; standard errors need 2 batches, and the paper takes 100" if key == "batches" else ""
+            raise ValueError(f"{key}={number!r}: give a whole number from {low} upward{why}")
     if not isinstance(confidence, (int, float)) or not 0.5 <= confidence < 1:
         raise ValueError(f"confidence={confidence!r}: give a probability from 0.5 to below 1, such as 0.95")
 
@@ -196,30 +205,29 @@ def _total(cost: Cost | None) -> float:
     return math.inf if cost is None else cost.total
 
 
-def _ranking(
-    chosen: list[Format], outcome: Outcome, found: dict[tuple[int, int], Angles], by: str, top: int
-) -> Ranking:
+def _rows(
+    chosen: list[Format], outcome: Outcome, found: Found, detailed: Found, top: int
+) -> list[Row]:
     n, best = len(outcome.scores), outcome.order[:top]
-    kinds: dict[str, tuple[Array, Array]] = {}
+    kinds: list[tuple[Array, Array]] = []
     for kind in BY:
         values = np.full((n, len(chosen)), np.nan)
         for (batch, i), angles in found.items():
             values[batch, i] = score(angles, kind)
-        kinds[kind] = estimates(values, best)
+        kinds.append(estimates(values, best))
     ran = (~np.isnan(outcome.scores)).sum(0)
-    rows = [
+    return [
         Row(
-            rank, chosen[i], *(float(part[i]) for kind in BY for part in kinds[kind]), batches=int(ran[i]),
-            top=rank <= top, cost=cost_of(chosen[i]), **_layers(found, i),
+            rank, chosen[i], *(float(part[i]) for kind in kinds for part in kind), batches=int(ran[i]),
+            top=rank <= top, cost=cost_of(chosen[i]), **_layers(detailed, i),
         )
         for rank, i in enumerate(outcome.order, start=1)
     ]  # fmt: skip
-    return Ranking(rows, by, "race", 1 - outcome.doubt, top, int(ran.sum()), 0, n)
 
 
-def _layers(found: dict[tuple[int, int], Angles], i: int) -> dict[str, Any]:
+def _layers(detailed: Found, i: int) -> dict[str, Any]:
     """Means over the batches on which the layers' angles of format `i` were measured."""
-    measured = [angles for (_, j), angles in found.items() if j == i and angles.error_layers]
+    measured = [angles for (_, j), angles in detailed.items() if j == i]
     if not measured:
         return {}
     return {

@@ -8,10 +8,12 @@ and none at n = B. Variances of few batches are drawn towards those of the whole
 empirical Bayes methods"), which gives Student's t more degrees of freedom.
 
 Successive elimination: after each batch, p of a format outside the present top is the probability, summed over the
-formats of the top, that it is better than one of them by more than the zone. Formats with the smallest p leave while the
-sum of all p spent stays below (1 - confidence) n/B; the race ends when the rest would leave for what is not spent. So
-1 - confidence bounds the sum of the probabilities of a wrong decision (Bonferroni; Branke, Chick & Schmidt 2007,
-"Selecting a selection procedure", call it the probability of good selection).
+formats of the top, that it is better than one of them by more than the zone. There is a budget of (1 - confidence) / 2.
+Formats with the smallest p leave while the sum of all p spent stays below n/B of the budget; the race ends when the rest
+would leave for what is not spent. So the budget bounds the sum of the probabilities of a wrong decision (Bonferroni;
+Branke, Chick & Schmidt 2007, "Selecting a selection procedure", call the complement the probability of good selection).
+The other half of 1 - confidence is for what the p do not know: that residuals are not quite normal, and that the race
+looks at them after every batch.
 
 The zone within which two formats count as equal: 0.02 degrees, or the standard error of their paired difference over
 all B batches if that is more.
@@ -64,6 +66,7 @@ def race(
         confidence: at least the probability that the top is right, up to the zone.
         watch: told the batch and the number of formats still in the race.
     """
+    budget = (1 - confidence) / 2
     scores = np.full((batches, formats), np.nan)
     alive = np.arange(formats)
     spent = 0.0
@@ -77,9 +80,9 @@ def race(
         ranked = alive[np.argsort(scores[:n, alive].mean(0), kind="stable")]
         wrong = wrong_decisions(scores[:n][:, ranked], top, batches)
         sums = spent + np.cumsum(np.sort(wrong))
-        if sums[-1] <= 1 - confidence:
+        if sums[-1] <= budget:
             return Outcome(_order(scores[:n], ranked[:top]), scores[:n], float(sums[-1]))
-        out = np.argsort(wrong, kind="stable")[: int((sums <= (1 - confidence) * n / batches).sum())]
+        out = np.argsort(wrong, kind="stable")[: int((sums <= budget * n / batches).sum())]
         spent = float(sums[len(out) - 1]) if len(out) else spent
         alive = np.sort(np.delete(ranked, top + out))
     ranked = alive[np.argsort(scores[:n, alive].mean(0), kind="stable")]

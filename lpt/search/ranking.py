@@ -44,6 +44,10 @@ class Row:
         return self.format.name
 
     @property
+    def bits(self) -> int:
+        return self.format.bits
+
+    @property
     def valid_bits(self) -> str:
         """As `lpt.formats.get` reads it; "" for a format that is no list."""
         valid = getattr(self.format, "valid_bits", ())
@@ -81,6 +85,7 @@ class Ranking(Sequence[Row]):
         top: how many rows the confidence is about.
         evaluations: pairs of format and batch that were measured; `exhaustive` is how many there are.
         batches: mini-batches that were run.
+        detailed: evaluations made once more, for the angles of each layer.
         settings: what was measured, and how: lines to print.
         weights: names of the weights whose gradient it is.
     """
@@ -93,6 +98,7 @@ class Ranking(Sequence[Row]):
     evaluations: int
     exhaustive: int
     batches: int
+    detailed: int = 0
     settings: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
 
@@ -139,7 +145,8 @@ class Ranking(Sequence[Row]):
     def summary(self) -> str:
         """What was spent, and how sure the top is."""
         share = f"{self.exhaustive / self.evaluations:.1f} times fewer than {self.exhaustive:,}"
-        spent = f"{self.evaluations:,} evaluations of a format on a batch"
+        more = f", {self.detailed:,} once more for their layers" if self.detailed else ""
+        spent = f"{self.evaluations:,} evaluations of a format on a batch{more}"
         if self.method == "exhaustive":
             return f"{spent}: every format on every one of {self.batches} batches"
         return (
@@ -158,7 +165,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     mark = " ".join(["top"] * row.top + ["pareto"] * row.pareto)
     name = row.name if not row.name.startswith("[") else "-"
     return (
-        str(row.rank), name, row.valid_bits or "(tapered)", str(row.format.bits), angle(row.error, row.error_se),
+        str(row.rank), name, row.valid_bits or "(tapered)", str(row.bits), angle(row.error, row.error_se),
         angle(row.activation, row.activation_se), angle(row.both, row.both_se), str(row.batches),
         f"{row.cost.total:.0f}" if row.cost else "-", mark,
     )  # fmt: skip
