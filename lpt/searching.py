@@ -15,7 +15,6 @@ from torch.utils import _pytree as pytree
 
 from . import saved, summary
 from .build import build, flag, told, whole
-from .errors import UserError
 from .evaluation import stored
 from .experiment import Experiment, make_task, quiet
 from .folder import RunFolder, replace, run_name
@@ -111,7 +110,7 @@ def _measure(
     cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[str], folder: SearchFolder, file: Path,
     title: str, progress: bool,
 ) -> None:  # fmt: skip
-    start = time.perf_counter()
+    start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
     replace(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
     run_id = folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
     folder.write_summary(
@@ -128,18 +127,18 @@ def _measure(
     def loss(model: Any, batch: list[Any]) -> Any:
         return task.loss(batch[0])[0]
 
-    watch = Watch(len(batches)) if progress else None
+    watch = Watch(len(batches), progress)
     try:
         with told("search"):
             ranking = search(
                 task.model, [[batch] for batch in batches], loss, formats, **{key: config[key] for key in PASSED},
                 layers_of=LABELLED, journal=Journal(folder.path / "evaluations.jsonl", folder.path.name),
-                **({"watch": watch} if watch else {}),
+                watch=watch,
             )  # fmt: skip
     finally:
-        if watch:
-            watch.close()
-    seconds = time.perf_counter() - start
+        watch.close()
+        seconds = time.perf_counter() - start
+        folder.write_summary(wall_seconds=round(seconds, 1))
     figures = draw(ranking, folder.path, f"{title}: {len(formats)} formats, {ranking.batches} mini-batches")
     replace(folder.path / "ranking.csv", ranking.csv())
     text = "\n".join(
@@ -175,11 +174,12 @@ def verdict(ranking: Ranking) -> str:
     found = [row for name in ("fp134", "fp143") if (row := ranking.find(name)) and row.cost]
     if len(found) < 2:
         return ""
-    places = ", ".join(
-        f"{row.name.upper()} is {row.rank} of {len(ranking)} ({ranking.angle(row):.2f} degrees, cost {row.cost.total:.0f})"
+    places = [
+        f"{row.name.upper()} is {row.rank} of {len(ranking)} ({ranking.angle(row):.2f} degrees, "
+        f"cost {row.cost.total if row.cost else 0:.0f})"
         for row in found
-    )
-    return f"{places}; costs are a model (lpt/search/cost.py), in gate equivalents, not a synthesis"
+    ]
+    return f"{', '.join(places)}; costs are a model (lpt/search/cost.py), in gate equivalents, not a synthesis"
 
 
 def results_of(ranking: Ranking) -> dict[str, Any]:
@@ -210,10 +210,10 @@ def _to_wandb(logger: Any, ranking: Ranking, figures: list[Path], results: dict[
 class Watch:
     """The race as it goes: on a terminal a bar with the formats still alive, elsewhere a line now and then."""
 
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
+    def __init__(self, batches: int, shown: bool) -> None:
+        self.batches, self.shown = batches, shown
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=batches, unit="batch", dynamic_ncols=True)
@@ -222,7 +222,7 @@ class Watch:
         if self._bar is not None:
             self._bar.n = batch
             self._bar.set_postfix_str(f"{alive} formats alive")
-        elif batch & (batch - 1) == 0 or batch % 20 == 0:
+        elif self.shown and (batch & (batch - 1) == 0 or batch % 20 == 0):
             print(f"batch {batch + 1} of at most {self.batches}: {alive} formats", file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Rank number formats for a trained model, without training in any of them: `python scripts/search_formats.py --help`."""
+"""Rank number formats for a trained model without training in them: `python scripts/search_formats.py --help`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The search's angles against a computation of their own: the forward written out, hooks on tensors, levels looked up."""
+"""Angles against a computation of their own: the forward pass written out, hooks on tensors, levels looked up."""
 
 from __future__ import annotations
 

@@ -209,17 +209,17 @@ def _rows(
     chosen: list[Format], outcome: Outcome, found: Found, detailed: Found, top: int
 ) -> list[Row]:
     n, best = len(outcome.scores), outcome.order[:top]
-    kinds: list[tuple[Array, Array]] = []
+    angles_of: dict[str, Array] = {}
     for kind in BY:
         values = np.full((n, len(chosen)), np.nan)
         for (batch, i), angles in found.items():
             values[batch, i] = score(angles, kind)
-        kinds.append(estimates(values, best))
+        angles_of[kind], angles_of[f"{kind}_se"] = estimates(values, best)
     ran = (~np.isnan(outcome.scores)).sum(0)
     return [
         Row(
-            rank, chosen[i], *(float(part[i]) for kind in kinds for part in kind), batches=int(ran[i]),
-            top=rank <= top, cost=cost_of(chosen[i]), **_layers(detailed, i),
+            rank, chosen[i], batches=int(ran[i]), top=rank <= top, cost=cost_of(chosen[i]),
+            **{name: float(values[i]) for name, values in angles_of.items()}, **_layers(detailed, i),
         )
         for rank, i in enumerate(outcome.order, start=1)
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +44,12 @@ def weight_gradient(module: nn.Module, a: Tensor, e: Tensor) -> Tensor:
     return torch.autograd.grad(output, weight, e)[0]
 
 
-def _output_padding(module: nn.Module, a: Tensor, e: Tensor) -> list[int]:
+def _output_padding(module: Any, a: Tensor, e: Tensor) -> list[int]:
     """Of a transposed convolution, whose output size may have been asked for at the call; zeros for any other."""
     if not module.transposed:
         return [0] * (a.ndim - 2)
     stride, padding, dilation, kernel = module.stride, module.padding, module.dilation, module.kernel_size
     return [
-        e.shape[2 + i] - ((a.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1)  # type: ignore[index]
+        e.shape[2 + i] - ((a.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1)
         for i in range(a.ndim - 2)
     ]

@@ -1,16 +1,16 @@
 """Which formats are the best, for as few evaluations as will do: a race over mini-batches.
 
 Angles of different formats on one batch rise and fall together, so formats are compared by their paired ratios: the
-residuals x_f - R x_g of batch b, with R the ratio of their means, are what is left once the batch itself is taken out
-(the ratio estimator of survey sampling: Cochran, "Sampling Techniques", chapter 6). The B batches are a finite population
-that an exhaustive search would measure whole, so a mean over n of them has the standard error s sqrt((1 - n/B) / n),
+residuals x_f - R x_g of each batch, with R the ratio of their means, are what is left once the batch itself is taken
+out (the ratio estimator of survey sampling: Cochran, "Sampling Techniques", chapter 6). The B batches are a finite
+population that an exhaustive search would measure whole, so a mean over n of them has the standard error s sqrt((1 - n/B) / n),
 and none at n = B. Variances of few batches are drawn towards those of the whole field (Smyth 2004, "Linear models and
 empirical Bayes methods"), which gives Student's t more degrees of freedom.
 
 Successive elimination: after each batch, p of a format outside the present top is the probability, summed over the
 formats of the top, that it is better than one of them by more than the zone. There is a budget of (1 - confidence) / 2.
-Formats with the smallest p leave while the sum of all p spent stays below n/B of the budget; the race ends when the rest
-would leave for what is not spent. So the budget bounds the sum of the probabilities of a wrong decision (Bonferroni;
+Formats with the smallest p leave while the sum of all p spent stays below n/B of the budget; the race ends when the
+rest would leave for what is not spent. So the budget bounds the sum of the probabilities of a wrong decision (Bonferroni;
 Branke, Chick & Schmidt 2007, "Selecting a selection procedure", call the complement the probability of good selection).
 The other half of 1 - confidence is for what the p do not know: that residuals are not quite normal, and that the race
 looks at them after every batch.

@@ -137,10 +137,9 @@ class Ranking(Sequence[Row]):
         lines = [head, *(_cells(row) for row in shown)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         left = {1, 2, 9}
-        return "\n".join(
-            "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-            for line in lines
-        )
+        aligned = [[c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+                   for line in lines]  # fmt: skip
+        return "\n".join("  ".join(line).rstrip() for line in aligned)
 
     def summary(self) -> str:
         """What was spent, and how sure the top is."""
