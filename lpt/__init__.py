@@ -1,8 +1,8 @@
 """Low-precision training: formats, data-flow quantization, weight quantization with hysteresis.
 
-    flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
-    weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
-    ranking = lpt.search(model, batches, loss)
+flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
+weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
+ranking = lpt.search(model, batches, loss)
 """
 
 import importlib

@@ -13,9 +13,7 @@ SHOWN = ("error", "activation/local", "both/local", "both/propagated", "mse/acti
 AXES = {"mse/activation": "mean squared error of A", "snr/both": "- signal-to-noise ratio of A and E (dB)"}
 
 
-def draw(
-    indicators: Mapping[str, Any], loss: Any, bits: Sequence[int], names: Sequence[str], path: Path
-) -> None:
+def draw(indicators: Mapping[str, Any], loss: Any, bits: Sequence[int], names: Sequence[str], path: Path) -> None:
     """Scatter plots of the loss [formats] against some of the indicators [formats]; `path`.png and .svg."""
     from matplotlib.figure import Figure
 

@@ -171,9 +171,7 @@ def settings(probe: Probe) -> list[str]:
     return lines + ([f"left in full precision, their products are hidden: {', '.join(hidden)}"] if hidden else [])
 
 
-def check(
-    batches: int, method: str, by: str, activation: str, top: int, confidence: float, layers: int
-) -> None:
+def check(batches: int, method: str, by: str, activation: str, top: int, confidence: float, layers: int) -> None:
     """What `search` demands of its settings.
 
     Raises:
@@ -205,9 +203,7 @@ def _total(cost: Cost | None) -> float:
     return math.inf if cost is None else cost.total
 
 
-def _rows(
-    chosen: list[Format], outcome: Outcome, found: Found, detailed: Found, top: int
-) -> list[Row]:
+def _rows(chosen: list[Format], outcome: Outcome, found: Found, detailed: Found, top: int) -> list[Row]:
     n, best = len(outcome.scores), outcome.order[:top]
     angles_of: dict[str, Array] = {}
     for kind in BY:
@@ -219,10 +215,14 @@ def _rows(
     return [
         Row(
             rank, chosen[i], batches=int(ran[i]), top=rank <= top, cost=cost_of(chosen[i]),
-            **{name: float(values[i]) for name, values in angles_of.items()}, **_layers(detailed, i),
+            **_number(angles_of, i), **_layers(detailed, i),
         )
         for rank, i in enumerate(outcome.order, start=1)
     ]  # fmt: skip
+
+
+def _number(values: dict[str, Array], i: int) -> dict[str, Any]:
+    return {name: float(value[i]) for name, value in values.items()}
 
 
 def _layers(detailed: Found, i: int) -> dict[str, Any]:

@@ -227,6 +227,4 @@ def _angle(g: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
 
 
 def _layers(g: Sequence[Tensor], reference: Sequence[Tensor]) -> tuple[float, ...]:
-    return tuple(
-        _angle([a], [b]) if bool(b.any()) else float("nan") for a, b in zip(g, reference, strict=True)
-    )
+    return tuple(_angle([a], [b]) if bool(b.any()) else float("nan") for a, b in zip(g, reference, strict=True))

@@ -3,17 +3,17 @@
 Angles of different formats on one batch rise and fall together, so formats are compared by their paired ratios: the
 residuals x_f - R x_g of each batch, with R the ratio of their means, are what is left once the batch itself is taken
 out (the ratio estimator of survey sampling: Cochran, "Sampling Techniques", chapter 6). The B batches are a finite
-population that an exhaustive search would measure whole, so a mean over n of them has the standard error s sqrt((1 - n/B) / n),
-and none at n = B. Variances of few batches are drawn towards those of the whole field (Smyth 2004, "Linear models and
-empirical Bayes methods"), which gives Student's t more degrees of freedom.
+population that an exhaustive search would measure whole, so a mean over n of them has the standard error
+s sqrt((1 - n/B) / n), and none at n = B. Variances of few batches are drawn towards those of the whole field (Smyth
+2004, "Linear models and empirical Bayes methods"), which gives Student's t more degrees of freedom.
 
 Successive elimination: after each batch, p of a format outside the present top is the probability, summed over the
-formats of the top, that it is better than one of them by more than the zone. There is a budget of (1 - confidence) / 2.
-Formats with the smallest p leave while the sum of all p spent stays below n/B of the budget; the race ends when the
-rest would leave for what is not spent. So the budget bounds the sum of the probabilities of a wrong decision (Bonferroni;
-Branke, Chick & Schmidt 2007, "Selecting a selection procedure", call the complement the probability of good selection).
-The other half of 1 - confidence is for what the p do not know: that residuals are not quite normal, and that the race
-looks at them after every batch.
+formats of the top, that it is better than one of them by more than the zone. There is a budget of a quarter of
+1 - confidence. Formats with the smallest p leave while the sum of all p spent stays below n/B of the budget; the race
+ends when the rest would leave for what is not spent. So the budget bounds the sum of the probabilities of a wrong
+decision (Bonferroni; Branke, Chick & Schmidt 2007, "Selecting a selection procedure", call the complement the
+probability of good selection). The other three quarters are for what the p do not know: that residuals are not quite
+normal, that formats share their batches, and that the race looks after every batch.
 
 The zone within which two formats count as equal: 0.02 degrees, or the standard error of their paired difference over
 all B batches if that is more.
@@ -30,6 +30,8 @@ from scipy import special, stats
 
 ZONE = 0.02  # degrees
 START = 2  # batches before the first decision
+PRIOR = 16.0  # most degrees of freedom of the prior
+CAUTION = 4  # by which the probabilities that are reckoned with are multiplied
 Array = NDArray[np.float64]
 
 
@@ -40,7 +42,8 @@ class Outcome:
     Args:
         order: formats from best to worst: the top, then the others by their mean.
         scores: [batches run, formats], nan where a format was not evaluated.
-        doubt: the sum of the probabilities of its decisions being wrong; 0 if every batch was run.
+        doubt: `CAUTION` times the sum of the probabilities of its decisions being wrong, at most 1 - confidence; 0 if
+            nothing was decided before the last batch.
     """
 
     order: list[int]
@@ -66,7 +69,7 @@ def race(
         confidence: at least the probability that the top is right, up to the zone.
         watch: told the batch and the number of formats still in the race.
     """
-    budget = (1 - confidence) / 2
+    budget = (1 - confidence) / CAUTION
     scores = np.full((batches, formats), np.nan)
     alive = np.arange(formats)
     spent = 0.0
@@ -81,12 +84,12 @@ def race(
         wrong = wrong_decisions(scores[:n][:, ranked], top, batches)
         sums = spent + np.cumsum(np.sort(wrong))
         if sums[-1] <= budget:
-            return Outcome(_order(scores[:n], ranked[:top]), scores[:n], float(sums[-1]))
+            return Outcome(_order(scores[:n], ranked[:top]), scores[:n], CAUTION * float(sums[-1]))
         out = np.argsort(wrong, kind="stable")[: int((sums <= budget * n / batches).sum())]
         spent = float(sums[len(out) - 1]) if len(out) else spent
         alive = np.sort(np.delete(ranked, top + out))
     ranked = alive[np.argsort(scores[:n, alive].mean(0), kind="stable")]
-    return Outcome(_order(scores[:n], ranked[:top]), scores[:n], spent)
+    return Outcome(_order(scores[:n], ranked[:top]), scores[:n], CAUTION * spent)
 
 
 def wrong_decisions(x: Array, top: int, batches: int) -> Array:
@@ -106,7 +109,8 @@ def wrong_decisions(x: Array, top: int, batches: int) -> Array:
     variance = (spread**2).sum(0) / (n - 1)
     same = (outside == inside).all(0)
     size = np.maximum(mean_in * mean_out, np.finfo(float).tiny)
-    variance, freedom = moderated(variance / size, n - 1)
+    place = np.log(np.maximum(mean_out, 1e-300) / np.maximum(mean_in, 1e-300))
+    variance, freedom = moderated(variance / size, n - 1, place)
     variance = variance * size
     zone = np.maximum(ZONE, np.sqrt((variance + (mean_out - mean_in) ** 2 * _cv2(x)) / batches))
     error = np.sqrt(variance * (1 - n / batches) / n)
@@ -114,19 +118,21 @@ def wrong_decisions(x: Array, top: int, batches: int) -> Array:
     return np.where(same, 0.0, stats.t.sf(t, freedom)).sum(0)
 
 
-def moderated(variance: Array, freedom: int) -> tuple[Array, float]:
+def moderated(variance: Array, freedom: int, place: Array) -> tuple[Array, float]:
     """Variances of `freedom` degrees of freedom drawn towards a common prior; and the degrees that they then have.
 
-    The prior's variance and degrees of freedom are those whose F distribution has the mean and spread of the log
-    variances (Smyth 2004, section 6.2).
+    The prior's log variance is a straight line in `place`: the further apart two formats, the less do they move
+    together. Its degrees of freedom are those whose F distribution has the spread of the log variances around the line
+    (Smyth 2004, section 6.2), but not more than `PRIOR`, since formats on the same batches are not independent.
     """
-    logs = np.log(np.maximum(variance, np.finfo(float).tiny))
-    logs = logs[variance > 0] - special.digamma(freedom / 2) + np.log(freedom / 2)
-    if len(logs) < 2:
+    known = variance > 0
+    if known.sum() < 10 or np.ptp(place[known]) == 0:
         return variance, freedom
-    extra = logs.var(ddof=1) - special.polygamma(1, freedom / 2)
-    prior = 2 * _trigamma_inverse(extra) if extra > 0 else 1e3
-    centre = np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2))
+    logs = np.log(variance[known]) - special.digamma(freedom / 2) + np.log(freedom / 2)
+    line = np.polyfit(place[known], logs, 1)
+    extra = (logs - np.polyval(line, place[known])).var() - special.polygamma(1, freedom / 2)
+    prior = min(PRIOR, 2 * _trigamma_inverse(extra)) if extra > 0 else PRIOR
+    centre = np.exp(np.polyval(line, place) + special.digamma(prior / 2) - np.log(prior / 2))
     return (prior * centre + freedom * variance) / (prior + freedom), freedom + prior
 
 
