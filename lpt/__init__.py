@@ -2,7 +2,11 @@
 
 flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
 weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
+ranking = lpt.search(model, batches, loss)
 """
+
+import importlib
+from typing import Any
 
 from . import formats, indicators, weights
 from .flow import DataFlow, Flow, attach_
@@ -17,5 +21,13 @@ __all__ = [
     "attach_weights_",
     "formats",
     "indicators",
+    "search",
     "weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`lpt.search` is of a higher layer: loaded when it is first asked for."""
+    if name == "search":
+        return importlib.import_module(".search", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,22 +20,23 @@ def missing(node: Any, at: str = "") -> list[str]:
     return [name for k, v in items for name in ([f"{at}{k}"] if v == "???" else missing(v, f"{at}{k}."))]
 
 
-def readable(error: BaseException) -> str:
-    """An error's message, with its cause."""
+def readable(error: BaseException, config: str = "config") -> str:
+    """The message of an error with `conf/<config>.yaml`, with its cause."""
     text = str(error).split("\nConfig search path:")[0].removeprefix("In 'config': ")
     if choice := re.match(r"Could not find '(\w+)/(.+)'\n\nAvailable options in '\w+':\n(.*)", text, re.DOTALL):
         group, got, options = choice[1], choice[2], choice[3].split()
         return f"{group}={got}: there is no such choice.{_guess(got, options, group + '=')} Valid: {', '.join(options)}"
     if override := re.match(r"Could not override '([\w.]+)'", text):
-        return _unknown_key(override[1])
+        return _unknown_key(override[1], config)
     cause = error.__cause__
     return f"{text}\n{cause}" if cause is not None and str(cause) not in text else text
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, config: str) -> str:
     """The message for a key that is not in the configuration: its neighbours are named."""
     parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(_defaults(), parent) if parent else _defaults()
+    defaults = _defaults(config)
+    node = OmegaConf.select(defaults, parent) if parent else defaults
     if not isinstance(node, DictConfig):
         return f"{key}: there is no such key, since {parent} has no keys of its own (in the default configuration)"
     names = [str(n) for n in node if n != "_target_"]
@@ -49,7 +50,7 @@ def _guess(got: str, options: list[str], prefix: str) -> str:
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
-def _defaults() -> DictConfig:
+def _defaults(config: str) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config")
+        return compose(config)

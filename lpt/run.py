@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import hydra
@@ -21,27 +22,34 @@ from .heap import keep_freed_memory
 from .messages import CONF, readable
 
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
+Work = Callable[[DictConfig, dict[str, str]], Any]
 
 
-def main() -> int:
-    """`python train.py ...`; returns the exit code."""
+def main(config: str = "config", work: Work | None = None) -> int:
+    """`python train.py ...`, or another command with a `conf/<config>.yaml`; returns the exit code.
+
+    Args:
+        config: the file in `conf`.
+        work: does what (the composed configuration, the file chosen in each group) say; `train` if None.
+    """
     codes = [DONE]
     keep_freed_memory()
 
     def task(cfg: DictConfig) -> int:
-        codes.append(job(cfg))
+        codes.append(job(cfg, work or train))
         return codes[-1]
 
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(task)()
     except SweepFailed as error:
         return error.code
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if debugging:
             traceback.print_exc()
-        print(f"error: {readable(error)}\n`python train.py --help` lists every choice.", file=sys.stderr)
+        command = os.path.relpath(sys.argv[0])
+        print(f"error: {readable(error, config)}\n`python {command} --help` lists every choice.", file=sys.stderr)
         return USERS
     finally:
         if not debugging:
@@ -49,7 +57,7 @@ def main() -> int:
     return codes[-1]
 
 
-def job(cfg: DictConfig) -> int:
+def job(cfg: DictConfig, work: Work) -> int:
     """One run, alone or within a sweep; returns its exit code. Errors are told here, so that a sweep can go on."""
     from .callbacks.checkpoints import Stopped
     from .callbacks.metrics import Diverged
@@ -62,9 +70,10 @@ def job(cfg: DictConfig) -> int:
         hydra_cfg = HydraConfig.get()
         if hydra_cfg.mode == RunMode.MULTIRUN and isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
             raise UserError("a sweep (-m) cannot start jobs on several devices: start each of them by itself")
-        train(cfg, dict(hydra_cfg.runtime.choices))
+        work(cfg, dict(hydra_cfg.runtime.choices))
     except Stopped:
-        print("stopped; the same command with resume=true goes on from here", file=sys.stderr)
+        again = "" if cfg.resume is True else " with resume=true"
+        print(f"stopped; the same command{again} goes on from here", file=sys.stderr)
         raise SystemExit(RESUMABLE) from None
     except (UserError, OmegaConfBaseException) as error:
         print(f"error: {error}", file=sys.stderr)

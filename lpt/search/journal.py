@@ -1,0 +1,50 @@
+"""What a search has measured, on disk at once: a search that is killed loses nothing that it finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from .probe import Angles
+
+
+class Journal:
+    """Angles by (batch, format), in a file that only grows: one JSON line for each evaluation, after a line that says
+    what is searched.
+
+    Args:
+        path: the file; None keeps everything in memory.
+        key: of everything that decides the numbers. A file with another key is started afresh.
+    """
+
+    def __init__(self, path: Path | None = None, key: str = "") -> None:
+        self.path = path
+        self.known: dict[tuple[int, str], Angles] = {}
+        if path is None:
+            return
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []  # less a half-written one
+        if not lines or json.loads(lines[0]) != {"key": key}:
+            lines = [json.dumps({"key": key})]
+        for line in lines[1:]:
+            batch, name, error, activation, *layers = json.loads(line)
+            self.known[batch, name] = Angles(error, activation, *(tuple(layer) for layer in layers))
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        os.replace(temporary, path)
+
+    def __enter__(self) -> Journal:
+        self._file = None if self.path is None else self.path.open("a", encoding="utf-8", buffering=1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, batch: int, name: str, angles: Angles) -> None:
+        self.known[batch, name] = angles
+        if self._file is not None:
+            row = [batch, name, angles.error, angles.activation]
+            if angles.error_layers:
+                row += [angles.error_layers, angles.activation_layers]
+            self._file.write(json.dumps(row) + "\n")

@@ -1,0 +1,230 @@
+"""How far a format turns the weight gradient of one mini-batch: the paper's two indicators, without training.
+
+A activations, E errors (dL/dA), G weight gradients, as in `lpt/flow.py`; the same Edges at the same places. The
+forward pass in full precision is run once a batch and shared by all formats:
+
+    error       E rounded at every Edge on one more way back through the same graph
+    activation  "local": forward and errors stay as they are, only the A in G = A^T E is rounded. G is linear in A,
+                so that round(A) changes it by (round(A) - A)^T E: no forward, no way back
+                "propagated": forward again with A rounded at every Edge, errors as they are
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..flow import PRODUCTS, DataFlow, attach_
+from ..formats import Format
+from ..indicators import angle
+from ..parameters import quantizable
+from ..quantizer import Mode, Quantizer
+from .operands import Use, weight_gradient
+
+ORTHOGONAL = 90.0  # the angle of a gradient that a format has turned to nothing: no longer a direction of descent
+ACTIVATIONS = ("local", "propagated")
+
+
+@dataclass(frozen=True)
+class Angles:
+    """Degrees, 0 to 180; `error_layers` and `activation_layers` by weight, in the order of `Probe.weights`.
+
+    A layer's angle is nan where its own gradient is zero.
+    """
+
+    error: float
+    activation: float
+    error_layers: tuple[float, ...] = ()
+    activation_layers: tuple[float, ...] = ()
+
+
+Measure = Callable[..., Angles]
+
+
+class Probe:
+    """`model` in evaluation mode, with Edges whose format can be exchanged at any time.
+
+    To be used as a context; the model is as before at its end.
+
+    Args:
+        model: any nn.Module; residual sums and the like as modules, for Edges to be behind them.
+        compute: from a batch to its loss (0-dim), by way of `model`.
+        activation: "local" or "propagated".
+    """
+
+    def __init__(self, model: nn.Module, compute: Callable[[Any], Tensor], activation: str = "local") -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        self.model, self.compute = model, compute
+        self.local = activation == "local"
+        self.weights = {name: p for name, p in quantizable(model).items() if p.requires_grad}
+        if not self.weights:
+            raise ValueError(
+                f"{type(model).__name__} has no weight that requires a gradient: the angle is that of the gradient of "
+                "all weights of products and embeddings; unfreeze them with requires_grad_()"
+            )
+        self.left_out: dict[str, str] = {}
+        self.edges: list[str] = []
+        self._errors, self._activations = _Choice(), _Choice()
+        self._uses: list[Use] = []
+        self._inputs: set[int] = set()
+
+    def __enter__(self) -> Probe:
+        model = self.model
+        self._training = {module: module.training for module in model.modules()}
+        model.eval()
+        self._stance = torch.compiler.set_stance("force_eager")
+        self._stance.__enter__()
+        flow = attach_(model, DataFlow(gradient="fp32", scaling="current", input="fp32" if self.local else "dual"))
+        self.left_out, self.edges = flow.left_out, list(flow.edges)
+        self._handles: list[Any] = [flow]
+        for edge in flow.edges.values():
+            if edge.error is not None:
+                edge.error = self._errors.rounder(edge.error.rest is not None)  # type: ignore[assignment]
+            if edge.activation is not None:
+                dual = edge.activation.rest is not None
+                edge.activation = None if self.local else self._activations.rounder(dual)  # type: ignore[assignment]
+        if self.local:
+            self._handles.append(model.register_forward_pre_hook(self._see_input, with_kwargs=True))
+            names = {id(p): name for name, p in self.weights.items()}
+            for module in model.modules():
+                if isinstance(module, PRODUCTS) and id(module.weight) in names:
+                    self._handles.append(module.register_forward_hook(self._see_use(names[id(module.weight)])))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._stance.__exit__(None, None, None)
+        for module, training in self._training.items():
+            module.training = training
+        self._uses.clear()
+
+    def at(self, batch: Any) -> Measure:
+        """Run `batch` forward and back in full precision; returns (format, per layer?) -> angles on this batch.
+
+        What it returns is good until the next call.
+
+        Raises:
+            ValueError: the loss is not one finite number, or gives no gradient.
+        """
+        self._uses.clear()
+        self._inputs.clear()
+        loss = self._loss(batch)
+        reference = self._gradients(loss)
+        angle(reference, reference)  # tells of a gradient that is zero or not finite
+
+        def angles(format: Format, per_layer: bool = False) -> Angles:
+            with self._errors.set(format):
+                error = self._gradients(loss)
+            activation = self._local(reference, format) if self.local else self._propagated(batch, format)
+            layers = [_layers(g, reference) for g in (error, activation)] if per_layer else []
+            return Angles(_angle(error, reference), _angle(activation, reference), *layers)
+
+        return angles
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _loss(self, batch: Any) -> Tensor:
+        with torch.enable_grad():
+            loss = self.compute(batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"the loss of a batch must be one number, got {got}: take the mean over the batch")
+        if not loss.requires_grad:
+            raise ValueError("the model gives no gradient: its loss does not depend on weights through autograd")
+        if self._activations.format is None and not bool(loss.isfinite()):
+            raise ValueError(f"the loss of a batch is {loss.item()}: check the checkpoint and the data")
+        return loss
+
+    def _gradients(self, loss: Tensor) -> list[Tensor]:
+        weights = list(self.weights.values())
+        grads = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)]
+
+    def _local(self, reference: list[Tensor], format: Format) -> list[Tensor]:
+        changes: dict[str, Tensor] = {}
+        rounded: dict[int, Tensor] = {}  # one tensor may enter several products
+        for use in self._uses:
+            if use.error is not None:
+                if id(use.operand) not in rounded:
+                    quantizer = self._activations.quantizer(format, use.dual)
+                    rounded[id(use.operand)] = quantizer(use.operand, False) - use.operand
+                change = weight_gradient(use.module, rounded[id(use.operand)], use.error)
+                changes[use.weight] = changes[use.weight] + change if use.weight in changes else change
+        return [g + changes[n] if n in changes else g for n, g in zip(self.weights, reference, strict=True)]
+
+    def _propagated(self, batch: Any, format: Format) -> list[Tensor]:
+        with self._activations.set(format):
+            return self._gradients(self._loss(batch))
+
+    def _see_input(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        leaves = pytree.tree_leaves((args, kwargs))
+        self._inputs = {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
+
+    def _see_use(self, weight: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            operand = args[0].detach()
+            dual = operand.untyped_storage().data_ptr() in self._inputs
+            same = [use.operand for use in self._uses if use.operand.data_ptr() == operand.data_ptr()]
+            same = [other for other in same if other.shape == operand.shape and other.stride() == operand.stride()]
+            use = Use(weight, module, same[0] if same else operand, dual)
+            self._uses.append(use)
+
+            def keep(grad: Tensor) -> None:
+                if self._errors.format is None:
+                    use.error = grad
+
+            if output.requires_grad:
+                output.register_hook(keep)
+
+        return hook
+
+
+class _Choice:
+    """The format of all Edges of one kind; None leaves their tensors alone."""
+
+    def __init__(self) -> None:
+        self.format: Format | None = None
+        self._mode = Mode()
+        self._quantizers: dict[tuple[Format, bool], Quantizer] = {}
+
+    def quantizer(self, format: Format, dual: bool) -> Quantizer:
+        """Current scale, room 0, to nearest."""
+        key = (format, dual)
+        if key not in self._quantizers:
+            self._quantizers[key] = Quantizer(format, 0, False, self._mode, dual=dual)
+        return self._quantizers[key]
+
+    def rounder(self, dual: bool) -> Callable[[Tensor, bool], Tensor]:
+        """What stands in an Edge for its quantizer."""
+
+        def rounder(x: Tensor, training: bool) -> Tensor:
+            return x.clone() if self.format is None else self.quantizer(self.format, dual)(x, False)
+
+        return rounder
+
+    @contextmanager
+    def set(self, format: Format) -> Iterator[None]:
+        self.format = format
+        try:
+            yield
+        finally:
+            self.format = None
+
+
+def _angle(g: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    try:
+        return angle(g, reference).item()
+    except ValueError:
+        return ORTHOGONAL
+
+
+def _layers(g: Sequence[Tensor], reference: Sequence[Tensor]) -> tuple[float, ...]:
+    return tuple(_angle([a], [b]) if bool(b.any()) else float("nan") for a, b in zip(g, reference, strict=True))

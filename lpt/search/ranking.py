@@ -1,0 +1,170 @@
+"""The result of a search: formats from best to worst, with what is known of each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..formats import Format
+from .cost import Cost
+
+COLUMNS = (
+    "rank", "name", "valid_bits", "bits", "octaves", "error", "error_se", "activation", "activation_se", "both",
+    "both_se", "batches", "top", "cost", "pareto",
+)  # fmt: skip
+
+
+@dataclass
+class Row:
+    """One format. Angles in degrees, each with its standard error over batches; cost in gate equivalents.
+
+    `top`: in the set that the search stands for. `pareto`: no cheaper format has as small an angle.
+    """
+
+    rank: int
+    format: Format
+    error: float
+    error_se: float
+    activation: float
+    activation_se: float
+    both: float
+    both_se: float
+    batches: int
+    top: bool
+    cost: Cost | None
+    pareto: bool = False
+    error_layers: tuple[float, ...] = ()
+    activation_layers: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.format.name
+
+    @property
+    def bits(self) -> int:
+        return self.format.bits
+
+    @property
+    def valid_bits(self) -> str:
+        """As `lpt.formats.get` reads it; "" for a format that is no list."""
+        valid = getattr(self.format, "valid_bits", ())
+        runs: list[list[int]] = []
+        for v in valid:
+            if runs and runs[-1][1] == v:
+                runs[-1][0] += 1
+            else:
+                runs.append([1, v])
+        return ",".join(f"{n}x{v}" if n > 1 else f"{v}" for n, v in runs)
+
+    @property
+    def octaves(self) -> int | None:
+        """How many powers of two its values span."""
+        valid = getattr(self.format, "valid_bits", None)
+        return None if valid is None else len(valid)
+
+    def record(self) -> dict[str, Any]:
+        """The entries of `COLUMNS`."""
+        record = {name: getattr(self, name) for name in COLUMNS}
+        record["cost"] = None if self.cost is None else round(self.cost.total, 1)
+        return record
+
+
+@dataclass
+class Ranking(Sequence[Row]):
+    """Rows from best to worst, and how they were found; `str` is a table.
+
+    Args:
+        rows: best first.
+        by: "error", "activation" or "both".
+        method: "race" or "exhaustive".
+        confidence: probability that the first `top` rows are those of an exhaustive search, up to formats that differ
+            by less than 0.02 degrees or the standard error of their paired difference; 1 for an exhaustive search.
+        top: how many rows the confidence is about.
+        evaluations: pairs of format and batch that were measured; `exhaustive` is how many there are.
+        batches: mini-batches that were run.
+        detailed: evaluations made once more, for the angles of each layer.
+        settings: what was measured, and how: lines to print.
+        weights: names of the weights whose gradient it is.
+    """
+
+    rows: list[Row]
+    by: str
+    method: str
+    confidence: float
+    top: int
+    evaluations: int
+    exhaustive: int
+    batches: int
+    detailed: int = 0
+    settings: list[str] = field(default_factory=list)
+    weights: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        best = float("inf")
+        for row in sorted(self.rows, key=lambda row: (row.cost.total if row.cost else 0.0, self.angle(row))):
+            if row.cost is not None and self.angle(row) < best:
+                row.pareto, best = True, self.angle(row)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def angle(self, row: Row) -> float:
+        """What `row` is ranked by."""
+        value: float = getattr(row, self.by)
+        return value
+
+    def find(self, name: str) -> Row | None:
+        """The row of the format called `name`."""
+        return next((row for row in self.rows if row.name == name), None)
+
+    def csv(self) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.record() for row in self.rows)
+        return text.getvalue()
+
+    def table(self, rows: int = 20, names: Sequence[str] = ()) -> str:
+        """The first `rows` rows, and those of `names` wherever they stand."""
+        shown = [row for row in self.rows if row.rank <= rows or row.name in names]
+        head = ("rank", "name", "valid bits per octave", "bits", "error", "activation", "both", "batches", "cost", "")
+        lines = [head, *(_cells(row) for row in shown)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        left = {1, 2, 9}
+        aligned = [[c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+                   for line in lines]  # fmt: skip
+        return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+    def summary(self) -> str:
+        """What was spent, and how sure the top is."""
+        share = f"{self.exhaustive / self.evaluations:.1f} times fewer than {self.exhaustive:,}"
+        more = f", {self.detailed:,} once more for their layers" if self.detailed else ""
+        spent = f"{self.evaluations:,} evaluations of a format on a batch{more}"
+        if self.method == "exhaustive":
+            return f"{spent}: every format on every one of {self.batches} batches"
+        return (
+            f"{spent} ({share} of an exhaustive search), {self.batches} batches; the first {self.top} are right with "
+            f"{self.confidence:.1%} confidence, up to formats closer than 0.02 degrees or their paired standard error"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([*self.settings, "", self.table(), "", self.summary()])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def angle(value: float, error: float) -> str:
+        return f"{value:.3f} ± {error:.3f}"
+
+    mark = " ".join(["top"] * row.top + ["pareto"] * row.pareto)
+    name = row.name if not row.name.startswith("[") else "-"
+    return (
+        str(row.rank), name, row.valid_bits or "(tapered)", str(row.bits), angle(row.error, row.error_se),
+        angle(row.activation, row.activation_se), angle(row.both, row.both_se), str(row.batches),
+        f"{row.cost.total:.0f}" if row.cost else "-", mark,
+    )  # fmt: skip

@@ -1,0 +1,230 @@
+"""The command `scripts/search_formats.py`: a trained model in, `outputs/search-.../` with a ranking of formats out."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.utils import _pytree as pytree
+
+from . import saved, summary
+from .build import build, flag, told, whole
+from .evaluation import stored
+from .experiment import Experiment, make_task, quiet
+from .folder import RunFolder, replace, run_name
+from .report.ranking import LABELLED, draw
+from .run import train
+from .search import Journal, Ranking, search
+from .search.engine import check, resolve
+from .tasks.task import Task
+from .training import Training
+
+# The keys of conf/search.yaml that a training does not have.
+OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers")
+
+
+class SearchFolder(RunFolder):
+    """`outputs/search-...`: evaluations.jsonl, ranking.csv, ranking.txt, summary.json and figures."""
+
+    def open(self, resume: bool) -> str:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if not resume:
+            for name in ("summary.json", "evaluations.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+        return "finished" if self.summary().get("status") == "finished" else "new"
+
+
+def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
+    """Do the search that `cfg` describes, or go on with it; returns the text that it prints.
+
+    Raises:
+        UserError: before anything is trained or measured, if the configuration cannot be run.
+    """
+    quiet()
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    with told("search"):
+        check(*(config[key] for key in ("batches", "method", "by", "activation", "top", "confidence", "layers")))
+        formats = [format.name for format in resolve(config["formats"])]
+    if config["batch_size"] is not None:
+        whole("batch_size", config["batch_size"], 1)
+    resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
+    file = saved.find(config["checkpoint"]) if config["checkpoint"] else _trained(cfg, choices)
+    if (file.resolve().parents[1] / "config.yaml").is_file():
+        _as_in_its_run(cfg, file)
+    training: Training = build("trainer", cfg.trainer)
+    task = make_task(cfg, training)
+    saved.load(task.model, file)
+    task.batch_size = config["batch_size"] or training.batch_size
+    with told("batch_size"):
+        task.batches_per_epoch(1)
+    config |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "data", "task")}
+    config["checkpoint"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    names = [choices["model"], choices["data"]]
+    folder = SearchFolder(Path(cfg.paths.outputs) / run_name(config, ["search", *names, config["method"]]))
+    try:
+        if folder.open(resume) == "finished":
+            print("this search is finished (resume=false measures afresh)", file=sys.stderr)
+        else:
+            _measure(cfg, config, task, formats, folder, file, " on ".join(names), progress)
+        text = (folder.path / "ranking.txt").read_text(encoding="utf-8")
+    finally:
+        folder.close()
+    print(text)
+    return text
+
+
+def _trained(cfg: DictConfig, choices: dict[str, str]) -> Path:
+    """The checkpoint of the training that `cfg` describes, which is done first unless it is done already."""
+    own = cfg.copy()
+    with open_dict(own):
+        for key in OWN:
+            own.pop(key)
+        own.resume = True
+    folder = Experiment(own, choices).folder
+    if folder.summary().get("status") != "finished":
+        print("no checkpoint given: the model is trained first", file=sys.stderr)
+        train(own, choices)
+    return saved.find(folder.path)
+
+
+def _as_in_its_run(cfg: DictConfig, file: Path) -> None:
+    """Model, data and task as in the run that wrote `file`, for all that the command line does not choose."""
+    from hydra.core.hydra_config import HydraConfig
+
+    given = [o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task]
+    run = stored(file)
+    with open_dict(cfg):
+        for group in ("model", "data", "task"):
+            if group not in given:
+                cfg[group] = run[group]
+
+
+def _measure(
+    cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[str], folder: SearchFolder, file: Path,
+    title: str, progress: bool,
+) -> None:  # fmt: skip
+    start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
+    replace(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
+    run_id = folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
+    folder.write_summary(
+        status="running", checkpoint=str(file), wandb_id=run_id, git_commit=summary.git_commit(),
+        versions=summary.versions(), hardware=summary.hardware(),
+    )  # fmt: skip
+    logger = build("logger", cfg.logger, folder=folder.path, config=config, run_id=run_id)
+    task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
+    batches = take(task, config["batches"])
+    print(f"{title}, weights of {file}; {len(formats)} formats, {len(batches)} batches of {task.batch_size}",
+          file=sys.stderr)  # fmt: skip
+    print(f"{folder.path}/", file=sys.stderr, flush=True)
+
+    def loss(model: Any, batch: list[Any]) -> Any:
+        return task.loss(batch[0])[0]
+
+    watch = Watch(len(batches), progress)
+    try:
+        with told("search"):
+            ranking = search(
+                task.model, [[batch] for batch in batches], loss, formats, **{key: config[key] for key in PASSED},
+                layers_of=LABELLED, journal=Journal(folder.path / "evaluations.jsonl", folder.path.name),
+                watch=watch,
+            )  # fmt: skip
+    finally:
+        watch.close()
+        seconds = time.perf_counter() - start
+        folder.write_summary(wall_seconds=round(seconds, 1))
+    figures = draw(ranking, folder.path, f"{title}: {len(formats)} formats, {ranking.batches} mini-batches")
+    replace(folder.path / "ranking.csv", ranking.csv())
+    text = "\n".join(
+        [*ranking.settings, "", ranking.table(20, LABELLED), "", f"{ranking.summary()}; {seconds:.0f} s",
+         verdict(ranking), f"everything: {folder.path}/ (ranking.csv, figures as .png and .svg)"]
+    )  # fmt: skip
+    replace(folder.path / "ranking.txt", text + "\n")
+    results = results_of(ranking)
+    _to_wandb(logger, ranking, figures, results)
+    folder.write_summary(status="finished", **results, wall_seconds=round(seconds, 1))
+
+
+PASSED = ("method", "by", "activation", "top", "confidence", "seed", "layers")
+
+
+def take(task: Task, count: int) -> list[Any]:
+    """The first `count` training batches, epoch after epoch, on the task's device."""
+    loader = task._batches(0, 1)
+    found: list[Any] = []
+    epoch = 0
+    while len(found) < count:
+        loader.set_epoch(epoch)
+        for batch in loader:
+            found.append(pytree.tree_map(lambda part: part.to(task.device), batch))
+            if len(found) == count:
+                break
+        epoch += 1
+    return found
+
+
+def verdict(ranking: Ranking) -> str:
+    """Where the paper's two favourites stand, and what they cost."""
+    found = [row for name in ("fp134", "fp143") if (row := ranking.find(name)) and row.cost]
+    if len(found) < 2:
+        return ""
+    places = [
+        f"{row.name.upper()} is {row.rank} of {len(ranking)} ({ranking.angle(row):.2f} degrees, "
+        f"cost {row.cost.total if row.cost else 0:.0f})"
+        for row in found
+    ]
+    return f"{', '.join(places)}; costs are a model (lpt/search/cost.py), in gate equivalents, not a synthesis"
+
+
+def results_of(ranking: Ranking) -> dict[str, Any]:
+    """Flat keys for summary.json."""
+    results: dict[str, Any] = {
+        "best": ranking[0].name, "top": [row.name for row in ranking if row.top], "confidence": ranking.confidence,
+        "evaluations": ranking.evaluations, "exhaustive_evaluations": ranking.exhaustive, "batches": ranking.batches,
+    }  # fmt: skip
+    for name in LABELLED:
+        if row := ranking.find(name):
+            results |= {f"{name}/rank": row.rank, f"{name}/error": row.error, f"{name}/activation": row.activation}
+    return results
+
+
+def _to_wandb(logger: Any, ranking: Ranking, figures: list[Path], results: dict[str, Any]) -> None:
+    if logger is None:
+        return
+    import wandb
+
+    records = [row.record() for row in ranking]
+    table = wandb.Table(columns=list(records[0]), data=[list(record.values()) for record in records])
+    images = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
+    logger.experiment.log({"ranking": table, **images})
+    logger.experiment.summary.update(results)
+    wandb.finish()
+
+
+class Watch:
+    """The race as it goes: on a terminal a bar with the formats still alive, elsewhere a line now and then."""
+
+    def __init__(self, batches: int, shown: bool) -> None:
+        self.batches, self.shown = batches, shown
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=batches, unit="batch", dynamic_ncols=True)
+
+    def __call__(self, batch: int, alive: int) -> None:
+        if self._bar is not None:
+            self._bar.n = batch
+            self._bar.set_postfix_str(f"{alive} formats alive")
+        elif self.shown and (batch & (batch - 1) == 0 or batch % 20 == 0):
+            print(f"batch {batch + 1} of at most {self.batches}: {alive} formats", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,129 @@
+"""scripts/search_formats.py and scripts/reproduce.py: what they leave, print and refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running import ROOT, TINY
+from scipy import stats
+
+from lpt.reproductions import correlation
+from lpt.run import main
+from lpt.search import Probe
+from lpt.searching import rank
+
+SMALL = (*TINY, "indicators=none", "batches=6", "formats=[fp134,fp143,fp152,int8,int6,posit8_0]", "top=2", "layers=1")
+
+
+def search(folder: Path, *overrides: str) -> int:
+    before = sys.argv
+    sys.argv = ["scripts/search_formats.py", *SMALL, f"paths.outputs={folder}", *overrides]
+    try:
+        return main("search", rank)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+
+
+def found(folder: Path, start: str) -> Path:
+    (only,) = [path for path in folder.iterdir() if path.name.startswith(start)]
+    return only
+
+
+def test_a_search_trains_measures_and_typed_again_prints(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert search(tmp_path) == 0
+    out, err = capfd.readouterr()
+    assert "trained first" in err and "± " in out and "with 9" in out and "FP134 is" in out
+    assert "Warning" not in out + err
+    folder = found(tmp_path, "search-resnet8-digits-race-")
+    names = {path.name for path in folder.iterdir()} - {".lock"}
+    figures = {f"{n}.{s}" for n in ("dynamic_range", "error_activation", "pareto", "layers") for s in ("png", "svg")}
+    assert names == figures | {"config.yaml", "evaluations.jsonl", "ranking.csv", "ranking.txt", "summary.json"}
+    rows = list(csv.DictReader((folder / "ranking.csv").read_text().splitlines()))
+    assert [int(row["rank"]) for row in rows] == list(range(1, 7)) and rows[0]["top"] == "True"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["confidence"] >= 0.95 and summary["wall_seconds"] > 0
+
+    def refuse(self: Probe, batch: object) -> None:
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Probe, "at", refuse)
+        assert search(tmp_path) == 0
+        text = (folder / "ranking.txt").read_text()
+        assert capfd.readouterr().out.strip() == text.strip() and text in out
+    # The model's run, named; it needs no model=, and other weights make another search.
+    run = found(tmp_path, "resnet8-digits-fp32-fp32-seed0-")
+    assert search(tmp_path, f"checkpoint={run}", "method=exhaustive", "activation=propagated") == 0
+    assert "every format on every one of 6 batches" in capfd.readouterr().out
+    # A state dict
+    state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    torch.save({k.removeprefix("model."): v for k, v in state.items()}, tmp_path / "weights.pt")
+    assert search(tmp_path, f"checkpoint={tmp_path / 'weights.pt'}") == 0
+    assert search(tmp_path, f"checkpoint={tmp_path / 'weights.pt'}", "model.width=8") == 2
+    assert "another model" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("formats=[]", "empty"), ("formats=[fp199]", "fp199"), ("batches=1", "from 2 upward"), ("method=fast", "race"),
+     ("by=all", "error, activation, both"), ("batch_size=0", "batch_size=0"), ("checkpoint=/nowhere", "no checkpoint"),
+     ("batch_size=5000", "batch"), ("metod=race", "Did you mean method"), ("top=x", "top='x'")],
+)  # fmt: skip
+def test_mistakes_end_with_2_before_anything_is_written(
+    tmp_path: Path, override: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert search(tmp_path, override) == 2
+    assert said in capfd.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("search")]
+
+
+# -- reproduce ---------------------------------------------------------------------------------------------------------
+
+reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
+
+
+def test_reproduce_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(["list"]) == 0 and "correlation" in capsys.readouterr().out
+    assert reproduce([]) == 2 and reproduce(["corelation"]) == 2
+    assert "not one of" in capsys.readouterr().err
+    assert reproduce(["correlation", "seeds=none"]) == 2 and reproduce(["correlation", "nonsense=1"]) == 2
+
+
+def test_bootstrap_of_spearmans_correlation() -> None:
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=40)
+    results = x[:, None] + generator.normal(0, 0.5, (40, 5))
+    whole, low, high = correlation.bootstrap(x, results)
+    assert whole == pytest.approx(stats.spearmanr(x, results.mean(1)).statistic)
+    assert low < whole < high and 0.02 < high - low < 0.4
+    assert correlation.bootstrap(-x, results)[0] == pytest.approx(-whole)
+
+
+def test_correlation_from_training_to_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(correlation, "FORMATS", ("fp134", "int4", "posit8_1", "fp124"))
+    monkeypatch.setattr(correlation, "BATCHES", 2)
+    given = ["seeds=2", "model.width=4", "data.train_limit=96", "trainer.max_steps=3", f"paths.outputs={tmp_path}"]
+    assert reproduce(["correlation", *given]) == 0
+    text = (tmp_path / "correlation.md").read_text()
+    assert text in capsys.readouterr().out and "| both/local | " in text and "| snr/error | " in text
+    rows = list(csv.DictReader((tmp_path / "correlation.csv").read_text().splitlines()))
+    assert [row["format"] for row in rows] == ["fp134", "int4", "posit8_1", "fp124"]
+    for name in ("error", "both/propagated", "mse/error", "snr/both"):
+        assert float(rows[1][name]) > float(rows[0][name])
+    runs = [path for path in tmp_path.iterdir() if (path / "summary.json").is_file()]
+    assert len(runs) == 2 * 4 + 1 and (tmp_path / "correlation.svg").exists()
+    assert reproduce(["correlation", *given]) == 0
+    assert "training in" not in capsys.readouterr().err
