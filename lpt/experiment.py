@@ -109,7 +109,8 @@ class Experiment:
         )  # fmt: skip
         data, model = self.task.data, self.task.model
         size = sum(p.numel() for p in model.parameters())
-        print(f"{data.name}: {data.source}; {len(data.train)} + {len(data.val)} examples", file=sys.stderr)
+        unit = getattr(data, "unit", "examples")
+        print(f"{data.name}: {data.source}; {len(data.train)} + {len(data.val)} {unit}", file=sys.stderr)
         print(f"{self.names['model']}: {size:,} parameters; {self.task.total_steps} steps", file=sys.stderr)
         print(f"{self.folder.path}/", file=sys.stderr, flush=True)
 
@@ -119,7 +120,7 @@ class Experiment:
         figures = summary.figures(self.folder.metrics, self.task.total_steps)
         metrics = Metrics.of(self.trainer)
         written = self.folder.write_summary(
-            status=status, **figures, steps=self.trainer.global_step, epochs=self.trainer.current_epoch,
+            status=status, **figures, **self.task.notes(), steps=self.trainer.global_step, epochs=self.trainer.current_epoch,
             wall_seconds=round(metrics.seconds, 1),
         )  # fmt: skip
         if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
@@ -139,7 +140,7 @@ def make_task(cfg: DictConfig, training: Training) -> Task:
     """Data, model, and the task that joins them; seeded, so that equal configurations begin with equal weights."""
     data = build("data", cfg.data)
     seed_everything(cfg.seed)
-    model = build("model", cfg.model, classes=data.classes, in_channels=data.shape[0])
+    model = build("model", cfg.model, **data.model_arguments())
     task: Task = build(
         "task", cfg.task, model=model, data=data, optimizer=maker("optimizer", cfg.optimizer),
         scheduler=maker("scheduler", cfg.scheduler), batch_size=training.batch_size,

@@ -134,6 +134,26 @@ class Batches:
         return self.split.batch(self._share(order, b), _generator(key) if self.augment else None)
 
 
+class ByLength(Batches):
+    """Batches of examples of like length, since short ones are filled up to the longest.
+
+    A shuffled epoch is cut into pools of `POOL` batches; within a pool the examples are sorted by the split's
+    `lengths`, and all batches are then shuffled. Without shuffling, the examples come sorted.
+    """
+
+    POOL = 50
+
+    def _order(self, epoch: int) -> Tensor:
+        order, lengths = super()._order(epoch), self.split.lengths  # type: ignore[attr-defined]
+        if not self.shuffle:
+            return lengths.argsort(stable=True)
+        size = self.batch_size * self.world
+        order = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in order.split(self.POOL * size)])
+        batches = list(order.split(size))
+        places = torch.randperm(len(order) // size, generator=_generator(f"{self.seed}/{epoch}/places"))
+        return torch.cat([*(batches[i] for i in places.tolist()), *batches[len(places) :]])
+
+
 def _ahead(jobs: Iterator[Callable[[], Batch]], depth: int) -> Iterator[Batch]:
     """The jobs' results in order, with up to `depth` of the coming ones worked on in the background."""
     if depth == 0:

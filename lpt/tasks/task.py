@@ -71,8 +71,19 @@ class Task(pl.LightningModule):
         """`size` training examples, always the same, without augmentation: for indicators."""
         train = self.data.train
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
-        x, y = train.batch(order[:size], None)
-        return x.to(self.device), y.to(self.device)
+        return [part.to(self.device) for part in train.batch(order[:size], None)]
+
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Figures that follow from the means over many batches, such as perplexity from the loss."""
+        return {}
+
+    def validation_figures(self) -> dict[str, float]:
+        """Figures over the whole validation set that are no means over batches; asked for after the last batch."""
+        return {}
+
+    def notes(self) -> dict[str, Any]:
+        """What else `summary.json` should say of this task."""
+        return {}
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         loss, metrics = self.loss(batch)
@@ -89,15 +100,19 @@ class Task(pl.LightningModule):
 
     def batches_per_epoch(self, world: int) -> int:
         """Micro-batches that each of `world` processes sees in an epoch."""
-        return len(self._batches(0, world))
+        return len(self.train_batches(0, world))
 
     def train_dataloader(self) -> Loader:
-        return self._batches(self.trainer.global_rank, self.trainer.world_size)
+        return self.train_batches(self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> Loader:
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        return Loader(self.data.val, self.eval_batch_size, rank=rank, world=world)
+        return self.val_batches(self.trainer.global_rank, self.trainer.world_size)
 
-    def _batches(self, rank: int, world: int) -> Loader:
+    def train_batches(self, rank: int = 0, world: int = 1) -> Loader:
+        """The training data as one of `world` processes sees it."""
         train = self.data.train
         return Loader(train, self.batch_size, shuffle=True, seed=self.seed, drop_last=True, rank=rank, world=world)
+
+    def val_batches(self, rank: int = 0, world: int = 1) -> Loader:
+        """The validation data as one of `world` processes sees it."""
+        return Loader(self.data.val, self.eval_batch_size, rank=rank, world=world)
