@@ -1,7 +1,7 @@
 """Low-precision training: formats, data-flow quantization, weight quantization with hysteresis.
 
-    flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
-    weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
+flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
+weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
 """
 
 from . import formats, indicators, weights

@@ -144,7 +144,7 @@ def make_task(cfg: DictConfig, training: Training) -> Task:
     task: Task = build(
         "task", cfg.task, model=model, data=data, optimizer=maker("optimizer", cfg.optimizer),
         scheduler=maker("scheduler", cfg.scheduler), batch_size=training.batch_size,
-        eval_batch_size=training.eval_batch_size, seed=cfg.seed, compile=flag("compile", cfg.compile),
+        eval_batch_size=training.eval_batch_size, seed=cfg.seed,
     )  # fmt: skip
     return task
 
@@ -154,7 +154,9 @@ def make_quantization(cfg: DictConfig) -> Quantization:
     flow = cfg.format.copy()
     with open_dict(flow):
         flow.pop("value", None)  # it only fills in activation, error and gradient
-    return Quantization(build("format", flow), maker("weights", cfg.weights))
+    if cfg.compile not in (False, True, "rounding"):
+        raise UserError(f"compile={cfg.compile!r}: give false, rounding or true")
+    return Quantization(build("format", flow), maker("weights", cfg.weights), cfg.compile)
 
 
 def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:

@@ -134,6 +134,11 @@ class Flow:
         with self.probe():
             return {n: self.gradients[n](g, True) if n in self.gradients else g for n, g in gradients.items()}
 
+    @property
+    def started(self) -> bool:
+        """Whether every tracked scale that the last step could set is set; a compiled model changes then."""
+        return not any(q.tracked and q.steps == 0 and not q.started for q in self._parts().values())
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Within: A and E pass unchanged, and nothing is observed."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .formats import Format
+from .formats.fused import fused
 from .formats.scaling import NO_SCALE, amax_of, exponent_of
 
 
@@ -18,6 +22,7 @@ class Mode:
 
     on: bool = True  # quantize at all
     observing: bool = True  # let scales see the data and generators advance
+    fused: bool = False  # compile the rounding into one pass over memory
     counting: bool = False  # count saturation, underflow and nan
     duals: list[Tensor] | None = None  # where an audit collects the sums of two values that were made
 
@@ -44,7 +49,8 @@ class Quantizer:
         self.room = room
         self.tracked = tracked and format.scaled
         self.mode = mode
-        self.started = False  # has `scale` seen a whole step?
+        self.started = False  # does the host know that there is a scale?
+        self.steps = 0  # that it waited for one
         self.scale = torch.tensor(NO_SCALE, dtype=torch.int32)
         self.seen = torch.tensor(0.0)  # largest finite |x| since the last step
         self.key = None if key is None else torch.tensor(random.Random(key).getrandbits(61))
@@ -57,13 +63,12 @@ class Quantizer:
         observing = training and self.mode.observing
         if self.scale.device != x.device:
             self.to(x.device)
-        scale = self._scale(x, observing)
         key = self.key
         if key is not None and observing:
             key.add_(1)
-        q = self.format.round(x, scale, key)
+        q = self._rounded(x, observing, key)
         if self.mode.counting:
-            self._count(x, q, scale)
+            self._count(x, q, self._scale(x))
         if self.rest is None:
             return q
         q = q + self.rest(x - q, training)
@@ -71,19 +76,27 @@ class Quantizer:
             self.mode.duals.append(q)
         return q
 
-    def _scale(self, x: Tensor, observing: bool) -> Tensor | int:
-        if not self.format.scaled:
-            return 0
-        if not self.tracked or not (observing or self.started):
-            return self.format.scale_of(x, room=self.room)
+    def _rounded(self, x: Tensor, observing: bool, key: Tensor | None) -> Tensor:
+        run = _fused if self.mode.fused and not torch.compiler.is_compiling() else _plain
+        if not self.tracked:
+            return run(_at_own_scale, self.format, x, key, self.room)
+        if not self.started:
+            scale = self._scale(x)
+            if observing:
+                self.scale.copy_(scale)
+                _see(x, self.seen)
+            return self.format.round(x, self.format.scale_for(scale), key)
         if observing:
-            amax = amax_of(x).float().reshape(())
-            self.scale.copy_(torch.where(self.scale == NO_SCALE, exponent_of(amax, self.room), self.scale))
-            self.seen.copy_(torch.maximum(self.seen, amax))
-        return self.format.scale_for(self.scale)
+            return run(_seen_and_rounded, self.format, x, key, self.scale, self.seen)
+        return run(_at_scale, self.format, x, key, self.scale)
 
-    def _count(self, x: Tensor, q: Tensor, scale: Tensor | int) -> None:
-        limit = self.format.high * torch.exp2(torch.as_tensor(scale, device=x.device).double())
+    def _scale(self, x: Tensor) -> Tensor:
+        """The exponent of the top octave: the tracked one, or, where there is none, that of x; 0-dim."""
+        own = exponent_of(amax_of(x).float().reshape(()), self.room)
+        return torch.where(self.scale == NO_SCALE, own, self.scale) if self.tracked else own
+
+    def _count(self, x: Tensor, q: Tensor, scale: Tensor) -> None:
+        limit = self.format.high * torch.exp2(self.format.scale_for(scale).double())
         counts = torch.stack(
             [
                 torch.tensor(x.numel(), device=x.device),
@@ -103,14 +116,14 @@ class Quantizer:
         return [self] if self.rest is None else [self, self.rest]
 
     def state_dict(self) -> dict[str, object]:
-        return {"scale": self.scale, "seen": self.seen, "key": self.key, "started": self.started}
+        return {"scale": self.scale, "seen": self.seen, "key": self.key}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         for name in ("scale", "seen", "key"):
             saved, own = state[name], getattr(self, name)
             if isinstance(own, Tensor) and isinstance(saved, Tensor):
                 own.copy_(saved)
-        self.started = bool(state["started"])
+        self.started = bool(self.scale != NO_SCALE)
 
 
 def move_scales(quantizers: list[Quantizer]) -> None:
@@ -131,5 +144,56 @@ def move_scales(quantizers: list[Quantizer]) -> None:
     moved = torch.where((seen > 0) & (scale != NO_SCALE), scale + move, scale)
     torch._foreach_copy_([q.scale for q in moving], list(moved.unbind()))
     torch._foreach_zero_([q.seen for q in moving])
-    for q in moving:
-        q.started = True
+    # Asking a GPU costs a wait for it, so what may still be without a scale is asked for at steps 1, 2, 4, 8, ...
+    waiting = [q for q in moving if not q.started]
+    for q in waiting:
+        q.steps += 1
+        if q.steps.bit_count() == 1:
+            q.started = bool(q.scale != NO_SCALE)
+
+
+# -- what is done to a tensor: each of these is one pass over memory once it is fused ------------------------------
+
+
+def _at_scale(format: Format, x: Tensor, key: Tensor | None, scale: Tensor) -> Tensor:
+    return format.round(x, format.scale_for(scale), key)
+
+
+def _seen_and_rounded(format: Format, x: Tensor, key: Tensor | None, scale: Tensor, seen: Tensor) -> Tensor:
+    _see(x, seen)
+    return format.round(x, format.scale_for(scale), key)
+
+
+def _at_own_scale(format: Format, x: Tensor, key: Tensor | None, room: int) -> Tensor:
+    return format.round(x, format.scale_of(x, room=room) if format.scaled else 0, key)
+
+
+def _see(x: Tensor, seen: Tensor) -> None:
+    seen.copy_(torch.maximum(seen, amax_of(x).float().reshape(())))
+
+
+def _plain(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:
+    return step(format, x, key, *rest)
+
+
+def _fused(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:
+    """The same on x's memory as it lies, so that one compilation serves every shape."""
+    if key is not None:  # random bits go by an element's index, not by its place in memory
+        x = x.contiguous()
+    q = torch.empty_like(x)
+    if x.numel() < 2 or q.stride() != x.stride():  # sizes 0 and 1 would be compiled for; views may have gaps
+        return step(format, x, key, *rest)
+    _kernel(step, format)(_flat(q), _flat(x), key, *rest)
+    return q
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.as_strided((x.numel(),), (1,))
+
+
+@functools.cache
+def _kernel(step: Callable[..., Tensor], format: Format) -> Callable[..., None]:
+    def run(out: Tensor, x: Tensor, key: Tensor | None, *rest: Any) -> None:
+        out.copy_(step(format, x, key, *rest))
+
+    return fused(run)

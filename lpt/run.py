@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .build import told
 from .errors import SweepFailed, UserError
+from .heap import keep_freed_memory
 from .messages import CONF, readable
 
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
@@ -25,6 +26,7 @@ DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
 def main() -> int:
     """`python train.py ...`; returns the exit code."""
     codes = [DONE]
+    keep_freed_memory()
 
     def task(cfg: DictConfig) -> int:
         codes.append(job(cfg))

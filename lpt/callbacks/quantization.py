@@ -7,15 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
 from ..flow import DataFlow, Flow, attach_
+from ..formats.fused import why_not_fused
 from ..weights import QuantizedWeights
 from .step import every_rank, own_rank
 
 
 class Quantization(pl.Callback):
     """Quantizes the task's `.model`: its data flow as `flow` says, its weights as `weights(model)` says.
+
+    Args:
+        flow: formats of A, E and G.
+        weights: model -> its quantized weights.
+        compile: False; "rounding", to compile the rounding alone; True, to compile the model as well, once every
+            tracked scale has started: with the second step, as a rule.
 
     The order within one optimizer step: backward (A, E), accumulation and all-reduce, G rounded, masters put in,
     gradients clipped, optimizer's step on the masters, new masters rounded into the parameters.
@@ -24,9 +32,13 @@ class Quantization(pl.Callback):
     flow: Flow
     weights: QuantizedWeights
 
-    def __init__(self, flow: DataFlow, weights: Callable[[nn.Module], QuantizedWeights]) -> None:
+    def __init__(
+        self, flow: DataFlow, weights: Callable[[nn.Module], QuantizedWeights], compile: bool | str = False
+    ) -> None:
         self.make_flow, self.make_weights = flow, weights
+        self.compile = compile
         self._hook: Any = None
+        self._compiled = False
 
     @staticmethod
     def of(trainer: pl.Trainer) -> Quantization:
@@ -48,10 +60,20 @@ class Quantization(pl.Callback):
         task.to(trainer.strategy.root_device)
         self.flow = attach_(task.model, self.make_flow)
         self.weights = self.make_weights(task.model)
+        if self.compile and (why_not := why_not_fused()):
+            self.compile = False
+            message = f"torch.compile does not work here, so all runs eagerly: slower, but the same values ({why_not})"
+            rank_zero_warn(message)
+        self.flow.mode.fused = self.weights.fused = bool(self.compile)
 
     def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
         optimizer = trainer.optimizers[0]
         self._hook = optimizer.register_step_post_hook(lambda optimizer, *_: self.weights.update(optimizer))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+        if self.compile is True and not self._compiled and self.flow.started:
+            task.model.compile()
+            self._compiled = True
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
         self.flow.step()

@@ -1,8 +1,8 @@
 """Number formats: which numbers exist, how to round to them, and the power of two that they are scaled by.
 
-    fp134 = lpt.formats.get("fp134")
-    scale = lpt.formats.scale_of(x)          # exponent of the largest |x|
-    q = fp134.round(x, scale)                # nearest level, ties to even, saturating
+fp134 = lpt.formats.get("fp134")
+scale = lpt.formats.scale_of(x)          # exponent of the largest |x|
+q = fp134.round(x, scale)                # nearest level, ties to even, saturating
 """
 
 from .base import Format

@@ -62,6 +62,10 @@ class Format:
         """The smallest level at or above x on the signed axis, saturated; shapes and dtypes as in `round`."""
         return self._apply(self._ceil, x, scale, keep_sign=True)
 
+    def directed(self, x: Tensor, up: Tensor, scale: Tensor | int = 0) -> Tensor:
+        """`ceil` where `up` (bool, the shape of x) is true and `floor` elsewhere, for the price of one of them."""
+        return self._apply(lambda y: self._directed(y, up), x, scale, keep_sign=True)
+
     def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0) -> Tensor:
         """The scale that puts the top octave of this format `room` octaves above that of x's largest value.
 
@@ -136,6 +140,9 @@ class Format:
 
     def _ceil(self, y: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _directed(self, y: Tensor, up: Tensor) -> Tensor:
+        return torch.where(up, self._ceil(y), self._floor(y))
 
     def _stochastic(self, y: Tensor, noise: Tensor) -> Tensor:
         low, high = self._floor(y), self._ceil(y)

@@ -21,6 +21,9 @@ class Float32(Format):
     def ceil(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
         return x
 
+    def directed(self, x: Tensor, up: Tensor, scale: Tensor | int = 0) -> Tensor:
+        return x
+
     @property
     def high(self) -> float:
         return 2.0**128 - 2.0**104

@@ -77,6 +77,11 @@ class Octaves(Format):
     def _ceil(self, y: Tensor) -> Tensor:
         return 0.0 - self._below(-y.clamp(self.low, self.high))[0]
 
+    def _directed(self, y: Tensor, up: Tensor) -> Tensor:
+        y = y.clamp(self.low, self.high)
+        below = self._below(torch.where(up, -y, y))[0]
+        return torch.where(up, 0.0 - below, below)
+
     def _stochastic(self, y: Tensor, noise: Tensor) -> Tensor:
         y = y.clamp(self.low, self.high)
         below, step = self._below(y)
@@ -97,13 +102,13 @@ class Octaves(Format):
         integer, mask = _EXPONENT_BITS[y.dtype]
         octave = (y.view(integer) & mask).view(y.dtype)
         octave = octave.clamp_(min=self._floor_octave)
-        runs = self._runs
+        runs = [(upper, gain * 2.0 ** (1 - v)) for upper, v in self._runs]
         if len(runs) == 1:
-            return octave.mul_(gain * 2.0 ** (1 - runs[0][1]))
-        spacing = octave * (gain * 2.0 ** (1 - runs[0][1]))
-        for upper, v in runs[1:]:
-            spacing = torch.where(octave <= upper, octave * (gain * 2.0 ** (1 - v)), spacing)
-        return spacing
+            return octave.mul_(runs[0][1])
+        factor = torch.where(octave <= runs[1][0], runs[1][1], runs[0][1])
+        for upper, this in runs[2:]:
+            factor = torch.where(octave <= upper, this, factor)
+        return octave.mul_(factor)
 
     def _find_runs(self) -> tuple[list[tuple[float, int]], float]:
         """Runs of octaves with equal valid bits, as (2**k of the largest, valid bits); and the floor, 2**k.

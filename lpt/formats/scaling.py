@@ -1,5 +1,7 @@
 """Power-of-two scales: the exponent of a tensor's largest magnitude, read from its bits."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,8 +38,12 @@ def amax_of(x: Tensor, channel_dim: int | None = None) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros(shape)
     dims = [d for d in range(x.ndim) if d != kept]
-    finite = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
-    return torch.linalg.vector_norm(finite, ord=float("inf"), dim=dims, keepdim=True) if dims else finite.abs()
+    if torch.compiler.is_compiling():  # fused into one pass over memory, in which nan_to_num would not be vectorized
+        magnitude = x.abs()
+        finite = torch.where(magnitude < math.inf, magnitude, 0.0)
+    else:
+        finite = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0).abs_()
+    return finite.amax(dims, keepdim=True) if dims else finite
 
 
 def exponent_of(amax: Tensor, room: int = 0) -> Tensor:

@@ -1,7 +1,10 @@
 """Formats given by a table of values: any sorted list, and posits, whose levels taper towards both ends."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -9,6 +12,8 @@ import torch
 from torch import Tensor
 
 from .base import Format
+
+MAX_CELLS = 2048
 
 
 class Table(Format):
@@ -41,6 +46,7 @@ class Table(Format):
             dtype: (torch.tensor(levels, dtype=dtype), self._thresholds(dtype))
             for dtype in (torch.float32, torch.float64)
         }
+        self._cells = Cells.cut(*self._tensors[torch.float32])
 
     def _check(self, levels: list[float]) -> None:
         advice = f"format {self.name}: give ascending finite numbers with 0 among them, at most 256"
@@ -78,6 +84,8 @@ class Table(Format):
         return torch.where(torch.tensor(too_low), torch.nextafter(near, torch.full_like(near, math.inf)), near)
 
     def _nearest(self, y: Tensor) -> Tensor:
+        if self._cells is not None and y.dtype == torch.float32:
+            return self._keep_nan(self._cells.nearest(y), y)
         levels, thresholds = self._on(y)
         return self._keep_nan(levels[torch.bucketize(y.contiguous(), thresholds, right=True)], y)
 
@@ -96,6 +104,49 @@ class Table(Format):
     @staticmethod
     def _keep_nan(rounded: Tensor, y: Tensor) -> Tensor:
         return torch.where(y.isnan(), y, rounded)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The number line cut, by the upper bits of a float32, into cells of which none holds two thresholds.
+
+    So a number's cell and one comparison give its level, where a search would take eight steps.
+    """
+
+    shift: int  # lower bits that do not matter
+    first: int  # upper bits of the cell next to zero, which reaches down to it
+    count: int  # on each side of zero; the last one reaches to infinity
+    thresholds: Tensor  # float32 [2 * count]: the one of each cell, inf where there is none; negative cells last
+    levels: Tensor  # float32 [4 * count]: each cell's level below its threshold, and from there upward
+
+    @staticmethod
+    def cut(levels: Tensor, thresholds: Tensor) -> Cells | None:
+        """The fewest cells that will do; None if they would not fit a processor's first cache."""
+        magnitude = thresholds.abs()
+        bits = magnitude[magnitude >= torch.finfo(torch.float32).tiny].view(torch.int32)
+        for shift in range(23, -1, -1):
+            first = int(bits.min() >> shift) - 1
+            count = int(bits.max() >> shift) + 2 - first
+            if count > MAX_CELLS:
+                return None
+            lowest = (torch.arange(count, dtype=torch.int32) + first) << shift
+            near = lowest.view(torch.float32).clone()
+            far = (lowest + ((1 << shift) - 1)).view(torch.float32).clone()
+            near[0], far[-1] = 0.0, math.inf
+            below = torch.bucketize(torch.cat([near, -far]), thresholds, right=True)
+            above = torch.bucketize(torch.cat([far, -near]), thresholds, right=True)
+            if (above - below).max() <= 1:
+                own = torch.where(above > below, thresholds[below.clamp(max=len(thresholds) - 1)], math.inf)
+                return Cells(shift, first, count, own, torch.stack([levels[below], levels[above]], 1).flatten())
+        return None
+
+    def nearest(self, y: Tensor) -> Tensor:
+        """The level nearest to y (float32), as the thresholds say; anything for a nan."""
+        bits = y.view(torch.int32)
+        cell = ((bits & 0x7FFFFFFF) >> self.shift).clamp(self.first, self.first + self.count - 1) - self.first
+        cell = torch.where(bits < 0, cell + self.count, cell)
+        thresholds, levels = self.thresholds.to(y.device), self.levels.to(y.device)
+        return levels[2 * cell + (y >= thresholds[cell])]
 
 
 class Posit(Table):

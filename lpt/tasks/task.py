@@ -31,7 +31,6 @@ class Task(pl.LightningModule):
         scheduler: steps of the run -> (step -> factor on the learning rate).
         batch_size, eval_batch_size: examples a batch and process.
         seed: of the order of the examples and of their augmentation.
-        compile: whether the model is compiled at its first batch.
     """
 
     # The metric that decides which checkpoint is the best, and whether more of it is better.
@@ -47,7 +46,6 @@ class Task(pl.LightningModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
-        compile: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -56,8 +54,6 @@ class Task(pl.LightningModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed
         self.total_steps = 0  # optimizer steps of the whole run; lpt.run fills it in
-        if compile:
-            model.compile()
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of a batch (0-dim) and further means over its examples."""

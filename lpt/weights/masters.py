@@ -8,8 +8,9 @@ quantized weight from the new master and the previous quantized weight.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import formats
+from ..formats.fused import fused as compiled
 from ..formats.scaling import NO_SCALE
 from ..parameters import channel_dim, quantizable
 from . import rules
@@ -44,6 +46,7 @@ class QuantizedWeights:
         skip: globs of parameter names to leave in full precision.
         room: octaves of headroom of the weight's scale.
         seed: of all stochastic rounding; the same on all ranks.
+        fused: compile the update into one pass over each weight; the bits stay the same.
 
     Raises:
         ValueError: an unknown choice, or a pattern of `skip` that matches no weight.
@@ -64,6 +67,7 @@ class QuantizedWeights:
         skip: Sequence[str] = (),
         room: int = 0,
         seed: int = 0,
+        fused: bool = False,
     ) -> None:
         for key, got, valid in (
             ("scaling", scaling, ("current", "tracked")),
@@ -82,7 +86,11 @@ class QuantizedWeights:
         self.names = list(self.params)
         self.swapped = False
         self.calls = 0  # of `update`, and so the counter of all random bits
-        self.seed = seed
+        self.fused = fused
+        # Where each weight's random bits begin, one row a use of them: master, quantized weight, momenta.
+        draw = random.Random(f"{seed}/weights")
+        uses = range(2 + len(_MOMENTA))
+        self._keys = torch.tensor([[draw.getrandbits(61) for _ in self.names] for _ in uses])
         self._decays: list[tuple[dict[str, Any], float]] = []
         self.masters: dict[str, Tensor] = {}
         self.scales: dict[str, Tensor] = {}
@@ -98,9 +106,9 @@ class QuantizedWeights:
             raise RuntimeError("the masters are in the parameters already; call update() or restore() after the step")
         if self.decay == "quantized" and optimizer is not None and self.names:
             self._decay_quantized(optimizer)
-        self._to_device()
-        self._quantized = [p.detach().clone() for p in self.params.values()]
-        _copy(self.params.values(), self.masters.values())
+        self._follow()
+        self._quantized = [p.data for p in self.params.values()]
+        self._point(self.masters.values())
         self.swapped = True
 
     @torch.no_grad()
@@ -109,26 +117,25 @@ class QuantizedWeights:
         if not self.swapped:
             raise RuntimeError("update() without swap_in(): call swap_in() before the optimizer's step")
         self._end_swap()
+        self._point(self._quantized)
         self.calls += 1
-        _copy(self.masters.values(), self.params.values())
         if self.master_format.name != "fp32":
             for i, m in enumerate(self.masters.values()):
-                m.copy_(self.master_format.round(m, stochastic=self._key(i, 1, m.device)))
+                m.copy_(self.master_format.round(m, stochastic=self._key(i, 1)))
         if self.momentum_format.name != "fp32" and optimizer is not None:
             self._round_momenta(optimizer)
-        for i, (name, p) in enumerate(self.params.items()):
-            m, previous = self.masters[name], self._quantized[i]
-            scale = self._next_scale(name, m)
-            p.copy_(self.scheme(m, previous, scale, self._key(i, 0, p.device) if self.scheme.stochastic else None))
-            self._count_flips(i, p, previous, scale != self.scales[name])
-            self.scales[name].copy_(scale)
+        pairs = zip(self.names, self._quantized, strict=True)
+        flips = [self._next(i, name, quantized) for i, (name, quantized) in enumerate(pairs)]
+        if flips:
+            self._flips[:, :2] += torch.stack(flips)
+            self._flips[:, 2] += self._sizes
         self._quantized = []
 
     @torch.no_grad()
     def restore(self) -> None:
-        """The step failed: quantized weights back into the parameters, masters as they were before it."""
+        """The step failed: quantized weights back into the parameters; the masters stay as the step left them."""
         if self.swapped:
-            _copy(self.params.values(), self._quantized)
+            self._point(self._quantized)
             self._quantized = []
             self._end_swap()
 
@@ -170,13 +177,7 @@ class QuantizedWeights:
     def reset_flips(self) -> None:
         device = next(iter(self.params.values())).device if self.params else torch.device("cpu")
         self._flips = torch.zeros(len(self.params), 3, dtype=torch.int64, device=device)
-
-    def _count_flips(self, i: int, new: Tensor, old: Tensor, moved: Tensor) -> None:
-        flipped = new != old
-        regrid = (flipped & moved).sum()
-        self._flips[i, 0] += flipped.sum() - regrid
-        self._flips[i, 1] += regrid
-        self._flips[i, 2] += new.numel()
+        self._sizes = torch.tensor([p.numel() for p in self.params.values()], device=device)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -203,7 +204,7 @@ class QuantizedWeights:
                 f"the saved masters are of other weights: {len(odd)} differ, for example {odd[0]!r}; "
                 "resume with the model and weights= of the saved run"
             )
-        self._to_device()
+        self._follow()
         for name, p in self.params.items():
             self.masters[name].copy_(state["masters"][name])
             p.copy_(state["quantized"][name])
@@ -230,28 +231,41 @@ class QuantizedWeights:
     def _after_load(self, *_: Any) -> None:
         self.resync()
 
-    def _to_device(self) -> None:
+    def _follow(self) -> None:
+        """To where the parameters have been moved, and to the memory format that they now have."""
         for name, p in self.params.items():
-            if self.masters[name].device != p.device:
-                self.masters[name] = self.masters[name].to(p.device)
+            m = self.masters[name]
+            if m.device != p.device or m.stride() != p.stride():
+                self.masters[name] = torch.empty_like(p).copy_(m)
                 self.scales[name] = self.scales[name].to(p.device)
-                self._flips = self._flips.to(p.device)
+                self._flips, self._sizes = self._flips.to(p.device), self._sizes.to(p.device)
+                self._keys = self._keys.to(p.device)
+
+    def _point(self, tensors: Iterable[Tensor]) -> None:
+        """Let the parameters hold these tensors: nothing is copied."""
+        for p, tensor in zip(self.params.values(), tensors, strict=True):
+            p.data = tensor
 
     def _scale(self, name: str, master: Tensor) -> Tensor:
-        dim = channel_dim(self.model, name) if self.granularity == "channel" else None
-        return self.scheme.format.scale_of(master, dim, self.room)
+        return self.scheme.format.scale_of(master, self._dim(name), self.room)
 
-    def _next_scale(self, name: str, master: Tensor) -> Tensor:
-        current, before = self._scale(name, master), self.scales[name]
-        if self.scaling == "current":
-            return current
-        moved = before + (current - before).clamp(-1, 1)
-        moved = torch.where(before == NO_SCALE, current, moved)  # it starts with the first nonzero weight
-        return torch.where(current == NO_SCALE, before, moved)  # and stays while all are zero
+    def _dim(self, name: str) -> int | None:
+        return channel_dim(self.model, name) if self.granularity == "channel" else None
 
-    def _key(self, index: int, use: int, device: torch.device) -> Tensor:
+    def _next(self, i: int, name: str, quantized: Tensor) -> Tensor:
+        """Write the next quantized weight over the last one; level flips and regrid flips, int64 [2]."""
+        master, scale, dim = self.masters[name], self.scales[name], self._dim(name)
+        key = self._key(i, 0) if self.scheme.stochastic else None
+        tracked = self.scaling == "tracked"
+        if self.fused and dim in (0, None) and quantized.is_contiguous() and master.is_contiguous():
+            rows = 1 if dim is None else len(master)
+            step = _fused_step(self.scheme, self.room, tracked)  # type: ignore[arg-type]
+            return step(master.view(rows, -1), quantized.view(rows, -1), scale.view(rows, 1), 0, key)
+        return _step(self.scheme, self.room, tracked, master, quantized, scale, dim, key)
+
+    def _key(self, index: int, use: int) -> Tensor:
         """A key of its own for each step, weight and use of random bits: no state beyond the count of steps."""
-        return torch.tensor(random.Random(f"{self.seed}/{use}/{index}/{self.calls}").getrandbits(62), device=device)
+        return self._keys[use, index] + self.calls
 
     def _end_swap(self) -> None:
         self.swapped = False
@@ -283,7 +297,36 @@ class QuantizedWeights:
             for j, key in enumerate(_MOMENTA):
                 momentum = optimizer.state.get(p, {}).get(key)
                 if momentum is not None:
-                    momentum.copy_(self.momentum_format.round(momentum, stochastic=self._key(i, 2 + j, p.device)))
+                    momentum.copy_(self.momentum_format.round(momentum, stochastic=self._key(i, 2 + j)))
+
+
+def _step(
+    scheme: Scheme, room: int, tracked: bool, master: Tensor, quantized: Tensor, scale: Tensor, dim: int | None,
+    key: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """Once over one weight: its scale, its next quantized value (in place), its flips."""
+    new_scale = scheme.format.scale_of(master, dim, room)
+    if tracked:
+        moved = scale + (new_scale - scale).clamp(-1, 1)
+        moved = torch.where(scale == NO_SCALE, new_scale, moved)  # it starts with the first nonzero weight
+        new_scale = torch.where(new_scale == NO_SCALE, scale, moved)  # and stays while all are zero
+    new = scheme(master, quantized, new_scale, key)
+    flipped = new != quantized
+    regrid = (flipped & (new_scale != scale)).sum()
+    flips = torch.stack([flipped.sum() - regrid, regrid])
+    quantized.copy_(new)
+    scale.copy_(new_scale)
+    return flips
+
+
+@functools.cache
+def _fused_step(scheme: Scheme, room: int, tracked: bool) -> Callable[..., Tensor]:
+    """`_step`, compiled; a weight of one scale is a row, another is a row a channel."""
+
+    def run(master: Tensor, quantized: Tensor, scale: Tensor, dim: int, key: Tensor | None) -> Tensor:
+        return _step(scheme, room, tracked, master, quantized, scale, dim, key)
+
+    return compiled(run)
 
 
 def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:

@@ -1,8 +1,8 @@
 """The rules for the next quantized weight, as functions and as schemes.
 
-    nearest       Q_t = nearest level to w_t
-    stochastic    Q_t = one of the two neighbours of w_t, at random
-    hysteresis    Q_t = floor(w_t) if w_t >= Q_{t-1} else ceil(w_t)      (the paper's central equation)
+nearest       Q_t = nearest level to w_t
+stochastic    Q_t = one of the two neighbours of w_t, at random
+hysteresis    Q_t = floor(w_t) if w_t >= Q_{t-1} else ceil(w_t)      (the paper's central equation)
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def nearest(master: Tensor, format: FormatSpec, scale: Tensor | int) -> Tensor:
     return formats.get(format).round(master, scale)
 
 
-def hysteresis(
-    master: Tensor, previous: Tensor, format: FormatSpec, scale: Tensor | int, width: float = 1.0
-) -> Tensor:
+def hysteresis(master: Tensor, previous: Tensor, format: FormatSpec, scale: Tensor | int, width: float = 1.0) -> Tensor:
     """The quantized weight that follows `previous`, which it leaves only when the master has moved far enough.
 
     Between the neighbouring levels lo <= hi around the master w, coming from below (w >= previous) it is hi from
@@ -47,10 +45,10 @@ def hysteresis(
     grid = formats.get(format)
     if width == 0:
         return grid.round(master, scale)
-    low, high = grid.floor(master, scale), grid.ceil(master, scale)
     rising = master >= previous
     if width == 1:
-        return torch.where(rising, low, high)
+        return grid.directed(master, ~rising, scale)
+    low, high = grid.floor(master, scale), grid.ceil(master, scale)
     way = (1 + width) / 2 * (high - low)
     return torch.where(
         rising,
