@@ -113,4 +113,4 @@ def metrics(task: Task) -> dict[str, float]:
                 sums[name] = sums.get(name, 0.0) + value.item() * size
     total = sums.pop("size")
     means = {name: value / total for name, value in sums.items()}
-    return {f"val/{name}": value for name, value in (means | task.derived(means) | task.validation_figures()).items()}
+    return {f"val/{name}": value for name, value in (means | task.derived(means) | task.collected()).items()}

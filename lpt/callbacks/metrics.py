@@ -89,7 +89,7 @@ class Metrics(StepCallback):
         sums = torch.stack([self._val[name] for name in [*names, "size"]])
         *totals, size = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         metrics = _named("val", task, {name: total / size for name, total in zip(names, totals, strict=True)})
-        self._log(trainer, metrics | {f"val/{name}": value for name, value in task.validation_figures().items()})
+        self._log(trainer, metrics | {f"val/{name}": value for name, value in task.collected().items()})
 
     def _log(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         self.latest |= metrics

@@ -59,6 +59,14 @@ class Task(pl.LightningModule):
         """The mean loss of a batch (0-dim) and further means over its examples."""
         raise NotImplementedError
 
+    def evaluate(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `loss`, for a batch of the validation set; a task may keep here what `collected` needs."""
+        return self.loss(batch)
+
+    def collected(self) -> dict[str, float]:
+        """Metrics of the whole validation set that are no means over examples; asked for once, after its last batch."""
+        return {}
+
     def size(self, batch: Any) -> int:
         """How many examples (or tokens) the means of `loss` are over."""
         return len(batch[0])
@@ -73,10 +81,6 @@ class Task(pl.LightningModule):
         """Figures that follow from the means over many batches, such as perplexity from the loss."""
         return {}
 
-    def validation_figures(self) -> dict[str, float]:
-        """Figures over the whole validation set that are no means over batches; asked for after the last batch."""
-        return {}
-
     def notes(self) -> dict[str, Any]:
         """What else `summary.json` should say of this task."""
         return {}
@@ -86,7 +90,7 @@ class Task(pl.LightningModule):
         return {"loss": loss, **metrics}
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        loss, metrics = self.loss(batch)
+        loss, metrics = self.evaluate(batch)
         return {"loss": loss, **metrics, "size": self.size(batch)}
 
     def configure_optimizers(self) -> Any:

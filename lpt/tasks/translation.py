@@ -80,22 +80,21 @@ class Translation(Task):
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         return {"perplexity": math.exp(min(means["nll"], 700.0))}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        if batch_idx == 0:
-            self.translations = {}
+    def evaluate(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         if self._translates():
             source, _, index = batch
             begin, end = (self.data.tokenizer.token_to_id(token) for token in (BEGIN, END))
             found = beam_search(self.model, source, begin, end, self.beam, self.length_penalty)
             self.translations |= zip(index.tolist(), self.data.tokenizer.decode_batch(found), strict=True)
-        return super().validation_step(batch, batch_idx)
+        return self.loss(batch)
 
-    def validation_figures(self) -> dict[str, float]:
+    def collected(self) -> dict[str, float]:
         if not self._translates():
             return {}
         from sacrebleu.metrics import BLEU  # needed here only
 
         found = {index: text for part in every_rank(self.translations) for index, text in part.items()}
+        self.translations = {}
         metric = BLEU()
         score = metric.corpus_score([found[i] for i in sorted(found)], [[self.data.val.texts[i] for i in sorted(found)]])
         self._signature = str(metric.get_signature())
