@@ -50,8 +50,8 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
                 f"weights {summary.get('weights')}, seed {summary.get('seed')}"),
         ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
         ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
-        ("perplexity", f"{number('val/perplexity', '.2f')} (validation; best {number('best/val/perplexity', '.2f')}"
-                       f"{', of words alone ' + number('unigram_perplexity', '.2f') if 'unigram_perplexity' in summary else ''})"),
+        ("perplexity", f"{number('val/perplexity', '.2f')} (validation; best {number('best/val/perplexity', '.2f')})"),
+        ("baseline", f"{number('unigram_perplexity', '.2f')} (perplexity of the frequencies of the words alone)"),
         ("BLEU", f"{number('val/bleu', '.2f')} (validation; best {number('best/val/bleu', '.2f')}; "
                  f"{summary.get('bleu_signature')})"),
         ("loss", f"{number('val/loss', '.4f')} (validation), {number('train/loss', '.4f')} (training)"),

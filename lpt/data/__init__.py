@@ -1,7 +1,7 @@
 """Data sets, and the batches that are made of them.
 
-Each function returns an `ImageData`, `TextData` or `PairData`; `Batches` iterates over one of its splits. Nothing slow is imported before a data
-set that needs it is built.
+Each function returns an `ImageData`, `TextData` or `PairData`; `Batches` iterates over one of its splits. Nothing slow
+is imported before a data set that needs it is built.
 """
 
 from .base import ImageData, Split

@@ -62,8 +62,8 @@ class Batches:
             raise UserError(f"batch_size={batch_size} must be at least 1, and rank={rank} in 0 .. {world - 1}")
         if drop_last and len(split) < batch_size * world:
             raise UserError(
-                f"the {len(split)} training images do not fill one batch of {batch_size} on {world} rank(s): "
-                "make the batch smaller or take more images"
+                f"the {len(split)} training examples do not fill one batch of {batch_size} on {world} rank(s): "
+                "make the batch smaller or take more of them"
             )
         self.split = split
         self.batch_size = batch_size

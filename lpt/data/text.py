@@ -41,7 +41,8 @@ class Text:
         """
         if len(self.tokens) < 2 * count:
             raise UserError(
-                f"a text of {len(self.tokens)} tokens in {count} columns: lower trainer.batch_size and eval_batch_size"
+                f"a text of {len(self.tokens)} tokens is too short for {count} columns: lower what is {count} of "
+                "trainer.batch_size, trainer.eval_batch_size and indicators.angles.batch_size"
             )
         length = len(self.tokens) // count
         return Columns(self.tokens[: length * count].view(count, length), steps)
@@ -117,8 +118,8 @@ def text(
     """A corpus of three UTF-8 files, plain or packed as .xz or .gz.
 
     Each line ends in the token <eos>, so that an empty line is one token. With `tokens="words"`, words are what blanks
-    separate, the vocabulary is that of the training text in the order in which it occurs, and other words of the held-out
-    texts become <unk>. With `tokens="bpe"`, nothing is unknown; perplexities of the two kinds cannot be compared.
+    separate, the vocabulary is that of the training text in the order in which it occurs, and other words of the
+    held-out texts become <unk>. With `tokens="bpe"`, nothing is unknown; perplexities of the two kinds cannot be compared.
 
     Args:
         name: ptb and wikitext2 tell what to download.

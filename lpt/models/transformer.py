@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -134,7 +135,7 @@ class Decoder(nn.Module):
         caches: list[Cache] | None = None,
     ) -> Tensor:
         """[N, T, W] that looks at [N, S, W], masks as in `Attention`, a cache for each layer -> [N, T, W]."""
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+        for layer, cache in zip(self.layers, caches or repeat(None), strict=False):
             x = layer(x, memory, mask, memory_mask, cache)
         return self.norm(x)
 
@@ -236,7 +237,7 @@ class Transformer(nn.Module):
     def following(
         self, tokens: Tensor, position: int, memory: Tensor, memory_mask: Tensor, caches: list[Cache]
     ) -> Tensor:
-        """Scores [N, V] of what follows the tokens [N] at `position`; the caches, {} at first, hold what came before."""
+        """Scores [N, V] of what follows the tokens [N] at `position`; caches, {} at first, hold what came before."""
         x = self.target(tokens[:, None], position)
         return self.output(self.decoder(x, memory, None, memory_mask, caches))[:, 0]
 

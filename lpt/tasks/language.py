@@ -28,18 +28,18 @@ class LanguageModelling(Task):
         more: as of `Task`.
 
     Raises:
-        UserError: a bptt below 1, or data that are no text.
+        UserError: a bptt below 1, or a text too short for its columns; as of `Task`.
     """
 
     monitor, more_is_better = "val/perplexity", False
+    reads = TextData
 
     def __init__(self, model: Any, data: TextData, *args: Any, bptt: int = 35, **more: Any) -> None:
-        if not isinstance(data, TextData):
-            raise UserError(f"task=language needs a data set of text (data=ptb, wikitext2 or text), not {data.name}")
         if isinstance(bptt, bool) or not isinstance(bptt, int) or bptt < 1:
             raise UserError(f"task.bptt={bptt!r}: give a whole number from 1 upward")
         super().__init__(model, data, *args, **more)
         self.bptt = bptt
+        data.val.columns(self.eval_batch_size, bptt)  # a mistake should show before the run starts
         self._carried: dict[str, State] = {}
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:

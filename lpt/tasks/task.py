@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.loader import Batches
+from ..errors import UserError
 from .schedules import Schedule
 
 Optimizer = torch.optim.Optimizer
@@ -31,10 +32,14 @@ class Task(pl.LightningModule):
         scheduler: steps of the run -> (step -> factor on the learning rate).
         batch_size, eval_batch_size: examples a batch and process.
         seed: of the order of the examples and of their augmentation.
+
+    Raises:
+        UserError: data of a kind that the task does not read.
     """
 
     # The metric that decides which checkpoint is the best, and whether more of it is better.
     monitor, more_is_better = "val/loss", False
+    reads: type = object  # the kind of data set that it learns from
 
     def __init__(
         self,
@@ -47,9 +52,15 @@ class Task(pl.LightningModule):
         eval_batch_size: int,
         seed: int,
     ) -> None:
+        kind = self.reads
+        if not isinstance(data, kind):
+            raise UserError(
+                f"{type(self).__name__} learns from {kind.__name__}, and data={data.name} is "
+                f"{type(data).__name__}: choose another task= or data="
+            )
         super().__init__()
         self.model = model
-        self.data = data
+        self.data: Any = data
         self.make_optimizer, self.make_schedule = optimizer, scheduler
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed

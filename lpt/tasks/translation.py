@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,10 +36,11 @@ class Translation(Task):
         more: as of `Task`.
 
     Raises:
-        UserError: values that are not possible, or data that are no sentence pairs.
+        UserError: values that are not possible; as of `Task`.
     """
 
     monitor, more_is_better = "val/bleu", True
+    reads = PairData
 
     def __init__(
         self,
@@ -53,14 +53,13 @@ class Translation(Task):
         bleu_every: int = 1,
         **more: Any,
     ) -> None:
-        if not isinstance(data, PairData):
-            raise UserError(f"task=translation needs sentence pairs (data=iwslt14 or parallel), not {data.name}")
         if not 0 <= label_smoothing < 1:
             raise UserError(f"task.label_smoothing={label_smoothing!r}: give a share from 0 to below 1")
         for name, value in {"beam": beam, "bleu_every": bleu_every}.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"task.{name}={value!r}: give a whole number from 1 upward")
         super().__init__(model, data, *args, **more)
+        self.pad: int = model.pad
         self.label_smoothing, self.beam, self.length_penalty = label_smoothing, beam, length_penalty
         self.bleu_every = bleu_every
         self.translations: dict[int, str] = {}  # of the validation sentences, by their index
@@ -70,12 +69,12 @@ class Translation(Task):
         source, target, _ = batch
         shares = self.model(source, target[:, :-1]).log_softmax(-1).flatten(0, 1)
         labels = target[:, 1:].flatten()
-        nll = functional.nll_loss(shares, labels, ignore_index=self.model.pad)
-        spread = -shares.mean(-1)[labels != self.model.pad].mean()
+        nll = functional.nll_loss(shares, labels, ignore_index=self.pad)
+        spread = -shares.mean(-1)[labels != self.pad].mean()
         return (1 - self.label_smoothing) * nll + self.label_smoothing * spread, {"nll": nll.detach()}
 
     def size(self, batch: Any) -> int:
-        return int((batch[1][:, 1:] != self.model.pad).sum())
+        return int((batch[1][:, 1:] != self.pad).sum())
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         return {"perplexity": math.exp(min(means["nll"], 700.0))}
@@ -96,7 +95,9 @@ class Translation(Task):
         found = {index: text for part in every_rank(self.translations) for index, text in part.items()}
         self.translations = {}
         metric = BLEU()
-        score = metric.corpus_score([found[i] for i in sorted(found)], [[self.data.val.texts[i] for i in sorted(found)]])
+        score = metric.corpus_score(
+            [found[i] for i in sorted(found)], [[self.data.val.texts[i] for i in sorted(found)]]
+        )
         self._signature = str(metric.get_signature())
         return {"bleu": score.score}
 
