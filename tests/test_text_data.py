@@ -231,7 +231,8 @@ def write_iwslt(folder: Path) -> Path:
         lines += [f" Satz {i} {language} . " for i in range(44)]
         (folder / f"train.tags.de-en.{language}").write_text("\n".join(lines) + "\n")
         for part in ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012"):
-            xml = f'<mteval>\n<doc docid="1">\n<seg id="1"> {part} &amp; {language} </seg>\n<seg id="2">two</seg>\n</doc>\n'
+            segments = f'<seg id="1"> {part} &amp; {language} </seg>\n<seg id="2">two</seg>'
+            xml = f'<mteval>\n<doc docid="1">\n{segments}\n</doc>\n'
             (folder / f"IWSLT14.{part}.de-en.{language}.xml").write_text(xml)
     return folder
 

@@ -119,7 +119,7 @@ def text(
 
     Each line ends in the token <eos>, so that an empty line is one token. With `tokens="words"`, words are what blanks
     separate, the vocabulary is that of the training text in the order in which it occurs, and other words of the
-    held-out texts become <unk>. With `tokens="bpe"`, nothing is unknown; perplexities of the two kinds cannot be compared.
+    held-out texts become <unk>. With `tokens="bpe"`, nothing is unknown (and perplexities are other ones).
 
     Args:
         name: ptb and wikitext2 tell what to download.

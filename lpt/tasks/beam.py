@@ -17,7 +17,7 @@ def beam_search(
 ) -> list[list[int]]:
     """The best translation found of each sentence, judged by log p / length**length_penalty.
 
-    A sentence of s tokens gets a translation of at most 1.5 s + 10. The result does not depend on which sentences are
+    No translation is longer than `longest`. The result does not depend on which sentences are
     searched together, but for the order in which sums are taken.
 
     Args:
@@ -31,7 +31,7 @@ def beam_search(
     """
     count, device = len(source), source.device
     memory, mask = (x.repeat_interleave(beam, 0) for x in model.encode(source))
-    limits = ((source != model.pad).sum(1) * 3 // 2 + 10)[:, None]
+    limits = longest((source != model.pad).sum(1))[:, None]
     caches: list[dict[str, Tensor]] = [{} for _ in model.decoder.layers]
     tokens = torch.full((count, beam, 1), begin, device=device)
     scores = torch.full((count, beam), -torch.inf, device=device)
@@ -62,6 +62,11 @@ def beam_search(
             cache |= {name: cache[name][rows] for name in ("keys", "values")}
     chosen = tokens[:, 0, 1:]  # topk sorts: the first is the best
     return [[t for t in row if t not in (end, model.pad)] for row in chosen.tolist()]
+
+
+def longest(lengths: Tensor) -> Tensor:
+    """Most tokens of translations, the end included, of sentences of so many tokens."""
+    return lengths * 3 // 2 + 10
 
 
 def _only(token: int, steps: Tensor, value: Tensor) -> Tensor:
