@@ -40,7 +40,8 @@ class Report:
 def _modules(flow: Flow) -> list[tuple[str, str]]:
     rows = [(INPUT, "")] if INPUT in flow.edges else []
     named = dict(flow.model.named_modules())
-    rows += [(n, type(m).__name__) for n, m in named.items() if n in flow.edges or n in flow.left_out]
+    owners = {name.rpartition(".")[0] for name in flow.gradients}
+    rows += [(n, type(m).__name__) for n, m in named.items() if n in flow.edges or n in flow.left_out or n in owners]
     return rows
 
 

@@ -17,7 +17,7 @@ from .errors import UserError
 from .experiment import make_quantization, make_task, quiet
 from .flow import Flow, attach_
 from .messages import CONF
-from .tasks.task import Loader, Task
+from .tasks.task import Task
 
 CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
 GROUPS = ("format", "weights")
@@ -52,7 +52,7 @@ def evaluate(run: str, overrides: list[str]) -> dict[str, float]:
             quantization.make_weights(task.model)
         flow = attach_(task.model, quantization.make_flow)
     take_scales(flow, saved.callback_state(state, "Quantization"), task)
-    return metrics(task, Loader(task.data.val, task.eval_batch_size))
+    return metrics(task)
 
 
 def stored(file: Path) -> DictConfig:
@@ -93,23 +93,24 @@ def take_scales(flow: Flow, state: dict[str, Any], task: Task) -> None:
     except (KeyError, ValueError):
         task.model.eval()
         task.model.training = True  # the Edges look at the model's own flag, its layers at theirs
-        loader = Loader(task.data.train, task.batch_size, shuffle=True, augment=False, seed=task.seed)
+        loader = task.train_batches()
+        loader.augment = False
         with torch.no_grad():
             for _, batch in zip(range(CALIBRATION), loader, strict=False):
                 task.loss([part.to(task.device) for part in batch])
                 flow.step()
 
 
-def metrics(task: Task, loader: Loader) -> dict[str, float]:
-    """Means of the task's metrics over all examples of `loader`."""
+def metrics(task: Task) -> dict[str, float]:
+    """The task's metrics over all of its validation data."""
     task.model.eval()
     sums: dict[str, float] = {}
-    total = 0
     with torch.no_grad():
-        for batch in loader:
-            loss, others = task.loss([part.to(task.device) for part in batch])
-            size = task.size(batch)
-            total += size
-            for name, value in {"loss": loss, **others}.items():
+        for i, batch in enumerate(task.val_batches()):
+            found = task.validation_step([part.to(task.device) for part in batch], i)
+            size = found.pop("size")
+            for name, value in {**found, "size": torch.ones(())}.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * size
-    return {f"val/{name}": value / total for name, value in sums.items()}
+    total = sums.pop("size")
+    means = {name: value / total for name, value in sums.items()}
+    return {f"val/{name}": value for name, value in (means | task.derived(means) | task.collected()).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -109,7 +110,8 @@ class Experiment:
         )  # fmt: skip
         data, model = self.task.data, self.task.model
         size = sum(p.numel() for p in model.parameters())
-        print(f"{data.name}: {data.source}; {len(data.train)} + {len(data.val)} examples", file=sys.stderr)
+        unit = getattr(data, "unit", "examples")
+        print(f"{data.name}: {data.source}; {len(data.train)} + {len(data.val)} {unit}", file=sys.stderr)
         print(f"{self.names['model']}: {size:,} parameters; {self.task.total_steps} steps", file=sys.stderr)
         print(f"{self.folder.path}/", file=sys.stderr, flush=True)
 
@@ -119,8 +121,8 @@ class Experiment:
         figures = summary.figures(self.folder.metrics, self.task.total_steps)
         metrics = Metrics.of(self.trainer)
         written = self.folder.write_summary(
-            status=status, **figures, steps=self.trainer.global_step, epochs=self.trainer.current_epoch,
-            wall_seconds=round(metrics.seconds, 1),
+            status=status, **figures, **self.task.notes(), steps=self.trainer.global_step,
+            epochs=self.trainer.current_epoch, wall_seconds=round(metrics.seconds, 1),
         )  # fmt: skip
         if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
             wandb: Any = sys.modules["wandb"]
@@ -139,13 +141,28 @@ def make_task(cfg: DictConfig, training: Training) -> Task:
     """Data, model, and the task that joins them; seeded, so that equal configurations begin with equal weights."""
     data = build("data", cfg.data)
     seed_everything(cfg.seed)
-    model = build("model", cfg.model, classes=data.classes, in_channels=data.shape[0])
+    model = make_model(cfg, data)
     task: Task = build(
         "task", cfg.task, model=model, data=data, optimizer=maker("optimizer", cfg.optimizer),
         scheduler=maker("scheduler", cfg.scheduler), batch_size=training.batch_size,
         eval_batch_size=training.eval_batch_size, seed=cfg.seed,
     )  # fmt: skip
     return task
+
+
+def make_model(cfg: DictConfig, data: Any) -> Any:
+    """The network, told by the data set what it must know of it."""
+    arguments = data.model_arguments()
+    try:
+        inspect.signature(maker("model", cfg.model)).bind(**arguments)
+    except TypeError as error:
+        raise UserError(
+            f"this model does not go with data={data.name}, which tells it {', '.join(arguments)} ({error}): "
+            "choose another model= or data="
+        ) from error
+    except ValueError:
+        pass  # a key of the user's own is wrong, as build will say
+    return build("model", cfg.model, **arguments)
 
 
 def make_quantization(cfg: DictConfig) -> Quantization:

@@ -20,7 +20,7 @@ from .errors import UserError
 
 # What may differ between two commands that mean the same run.
 NOT_THE_RUN = ("resume", "logger", "progress", "paths")
-NOT_THE_DATA = ("download",)
+NOT_THE_DATA = ("download", "cache")
 
 
 def replace(path: Path, text: str) -> None:

@@ -17,6 +17,8 @@ INDICATORS = (
     "flip_frequency", "flip_frequency/level", "flip_frequency/regrid", "angle/flow", "angle/gradient", "saturation",
     "underflow",
 )  # fmt: skip
+# What a task's best checkpoint is chosen by, and what is better.
+QUALITY = {"val/accuracy": max, "val/perplexity": min, "val/bleu": max}
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy")
 
 
@@ -28,8 +30,8 @@ def figures(metrics: Path, steps: int) -> dict[str, float]:
     for name in sorted(names):
         if name.startswith(("train/", "val/")):
             found[name] = column(rows, name)[-1]
-    if "val/accuracy" in names:
-        found["best/val/accuracy"] = max(column(rows, "val/accuracy"))
+    for name in names & QUALITY.keys():
+        found[f"best/{name}"] = QUALITY[name](column(rows, name))
     for name in INDICATORS:
         if values := [v for v in column(rows, name, after=steps * 2 / 3) or column(rows, name) if not math.isnan(v)]:
             found[name] = sum(values) / len(values)
@@ -48,6 +50,10 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
                 f"weights {summary.get('weights')}, seed {summary.get('seed')}"),
         ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
         ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
+        ("perplexity", f"{number('val/perplexity', '.2f')} (validation; best {number('best/val/perplexity', '.2f')})"),
+        ("baseline", f"{number('unigram_perplexity', '.2f')} (perplexity of the frequencies of the words alone)"),
+        ("BLEU", f"{number('val/bleu', '.2f')} (validation; best {number('best/val/bleu', '.2f')}; "
+                 f"{summary.get('bleu_signature')})"),
         ("loss", f"{number('val/loss', '.4f')} (validation), {number('train/loss', '.4f')} (training)"),
         ("flip frequency", f"{number('flip_frequency', '.2g', 100)} % of the weights a step (last third of the run)"),
         ("mean angle", f"{number('angle/flow', '.2f')} degrees from A and E, "

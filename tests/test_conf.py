@@ -41,10 +41,21 @@ def quantizes(cfg: DictConfig) -> None:
     make_quantization(cfg).check(narrow())
 
 
+# Models of text: what their data tell them, and an input.
+SENTENCE = torch.ones(1, 3, dtype=torch.int64)
+TEXT: dict[str, tuple[dict[str, int], tuple[torch.Tensor, ...]]] = {
+    "lpt.models.LSTMLanguageModel": ({"vocabulary": 7}, (SENTENCE,)),
+    "lpt.models.Transformer": ({"vocabulary": 7, "pad": 0}, (SENTENCE, SENTENCE)),
+}
+
+
 def builds_model(cfg: DictConfig) -> None:
-    model = build("model", cfg.model, classes=7, in_channels=3)
+    images = {"classes": 7, "in_channels": 3}, (torch.zeros(1, 3, 64, 64),)
+    arguments, inputs = TEXT.get(cfg.model._target_, images)
+    model = build("model", cfg.model, **arguments)
     with torch.no_grad():
-        assert model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+        out = model.eval()(*inputs)
+    assert (out if isinstance(out, torch.Tensor) else out[0]).shape[-1] == 7
     Quantization(make_quantization(cfg).make_flow, maker("weights", cfg.weights)).check(model)
 
 

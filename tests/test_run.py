@@ -151,7 +151,7 @@ MISTAKES = {
     "trainer.precision=16-mixed": ["16-mixed", "bf16-mixed"],
     "trainer.epochs=0": ["trainer.epochs=0"],
     "trainer.batch_size=many": ["many"],
-    "trainer.batch_size=5000": ["96 training images", "batch"],
+    "trainer.batch_size=5000": ["96 training examples", "batch"],
     "trainer.gradient_clip_val=-1": ["gradient_clip_val"],
     "trainer.devices=2 -m seed=0,1": ["several devices"],
     "data=npz data.path=/nowhere": ["/nowhere", "train.npz"],

@@ -1,4 +1,4 @@
-"""Loss and accuracy, in training and in validation; and the end of a run whose loss is no longer a number."""
+"""Loss and further metrics, in training and in validation; and the end of a run whose loss is no longer a number."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Metrics(StepCallback):
     def on_window(self, trainer: pl.Trainer, task: Any) -> None:
         names = list(self._sums)
         means = trainer.strategy.reduce(torch.stack([self._sums[n] for n in names]), reduce_op="mean") / self._batches
-        metrics = {f"train/{name}": value for name, value in zip(names, means.tolist(), strict=True)}
+        metrics = _named("train", task, dict(zip(names, means.tolist(), strict=True)))
         self._sums, self._batches = {}, 0
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._log(trainer, metrics | {"lr": rate})
@@ -88,8 +88,8 @@ class Metrics(StepCallback):
         names = [name for name in self._val if name != "size"]
         sums = torch.stack([self._val[name] for name in [*names, "size"]])
         *totals, size = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-        metrics = {f"val/{name}": total / size for name, total in zip(names, totals, strict=True)}
-        self._log(trainer, metrics)
+        metrics = _named("val", task, {name: total / size for name, total in zip(names, totals, strict=True)})
+        self._log(trainer, metrics | {f"val/{name}": value for name, value in task.collected().items()})
 
     def _log(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         self.latest |= metrics
@@ -110,3 +110,8 @@ class Metrics(StepCallback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sums, self._batches = dict(own_rank(state["sums"])), state["batches"]
         self.latest, self._seconds = dict(state["latest"]), state["seconds"]
+
+
+def _named(part: str, task: Any, means: dict[str, float]) -> dict[str, float]:
+    """The means and what follows from them, as `part/name`."""
+    return {f"{part}/{name}": value for name, value in {**means, **task.derived(means)}.items()}

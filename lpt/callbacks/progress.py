@@ -1,4 +1,4 @@
-"""One bar for the whole run: loss, accuracy and flip frequency."""
+"""One bar for the whole run: loss, metrics and flip frequency."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Progress(StepCallback):
 
     def on_window(self, trainer: pl.Trainer, task: Any) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(self.text(trainer))
+            self._bar.set_postfix_str(self.text(trainer, task))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(self.text(trainer))
+            self._bar.set_postfix_str(self.text(trainer, task))
         elif trainer.is_global_zero:
             place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}/{task.total_steps}"
-            print(f"{place}: {self.text(trainer)}", file=sys.stderr, flush=True)
+            print(f"{place}: {self.text(trainer, task)}", file=sys.stderr, flush=True)
 
     def teardown(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
         if self._bar is not None:
@@ -47,13 +47,14 @@ class Progress(StepCallback):
             self._bar = None
 
     @staticmethod
-    def text(trainer: pl.Trainer) -> str:
+    def text(trainer: pl.Trainer, task: Any) -> str:
         """The latest values of what is worth watching."""
         values: dict[str, float] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Metrics):
-                shown = {"loss": "train/loss", "accuracy": "train/accuracy", "val": "val/accuracy"}
-                values |= {k: callback.latest[name] for k, name in shown.items() if name in callback.latest}
+                shown = [name for name in callback.latest if name.startswith("train/")]
+                shown += [task.monitor] if task.monitor in callback.latest else []
+                values |= {name.removeprefix("train/"): callback.latest[name] for name in shown}
             if isinstance(callback, Flips):
                 values["flips"] = callback.latest
         return " ".join(f"{name}={value:.4g}" for name, value in values.items())

@@ -1,7 +1,7 @@
-"""Data sets for classification, and the batches that are made of them.
+"""Data sets, and the batches that are made of them.
 
-Each function returns an `ImageData`; `Batches` iterates over one of its splits. Nothing slow is imported before a data
-set that needs it is built.
+Each function returns an `ImageData`, `TextData` or `PairData`; `Batches` iterates over one of its splits. Nothing slow
+is imported before a data set that needs it is built.
 """
 
 from .base import ImageData, Split
@@ -11,5 +11,10 @@ from .folder import folder
 from .images import Augment, Images
 from .loader import Batches
 from .npz import npz
+from .parallel import PairData, iwslt14, parallel
+from .text import TextData, text
 
-__all__ = ["Augment", "Batches", "ImageData", "Images", "Split", "digits", "downloads", "folder", "npz"]
+__all__ = [
+    "Augment", "Batches", "ImageData", "Images", "PairData", "Split", "TextData", "digits", "downloads", "folder",
+    "iwslt14", "npz", "parallel", "text",
+]  # fmt: skip

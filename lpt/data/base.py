@@ -1,7 +1,7 @@
 """What a data set is here: a few facts and two or three splits that hand out batches."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import LongTensor, Tensor
@@ -46,3 +46,7 @@ class ImageData:
     val: Split
     source: str
     test: Split | None = None
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What a model must know."""
+        return {"classes": self.classes, "in_channels": self.shape[0]}

@@ -62,8 +62,8 @@ class Batches:
             raise UserError(f"batch_size={batch_size} must be at least 1, and rank={rank} in 0 .. {world - 1}")
         if drop_last and len(split) < batch_size * world:
             raise UserError(
-                f"the {len(split)} training images do not fill one batch of {batch_size} on {world} rank(s): "
-                "make the batch smaller or take more images"
+                f"the {len(split)} training examples do not fill one batch of {batch_size} on {world} rank(s): "
+                "make the batch smaller or take more of them"
             )
         self.split = split
         self.batch_size = batch_size
@@ -132,6 +132,26 @@ class Batches:
         # numbered as a single rank would number them
         key = f"{self.seed}/{epoch}/{b * self.world + self.rank}"
         return self.split.batch(self._share(order, b), _generator(key) if self.augment else None)
+
+
+class ByLength(Batches):
+    """Batches of examples of like length, since short ones are filled up to the longest.
+
+    A shuffled epoch is cut into pools of `POOL` batches; within a pool the examples are sorted by the split's
+    `lengths`, and all batches are then shuffled. Without shuffling, the examples come sorted.
+    """
+
+    POOL = 50
+
+    def _order(self, epoch: int) -> Tensor:
+        order, lengths = super()._order(epoch), self.split.lengths  # type: ignore[attr-defined]
+        if not self.shuffle:
+            return lengths.argsort(stable=True)
+        size = self.batch_size * self.world
+        order = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in order.split(self.POOL * size)])
+        batches = list(order.split(size))
+        places = torch.randperm(len(order) // size, generator=_generator(f"{self.seed}/{epoch}/places"))
+        return torch.cat([*(batches[i] for i in places.tolist()), *batches[len(places) :]])
 
 
 def _ahead(jobs: Iterator[Callable[[], Batch]], depth: int) -> Iterator[Batch]:

@@ -1,11 +1,13 @@
-"""Models: small ResNets of our own, and any classifier of timm or torchvision.
+"""Models: ResNets, an LSTM and a Transformer of our own, and any classifier of timm or torchvision.
 
 They are plain modules in which everything that makes new values is a module, so that hooks can quantize it. timm and
 torchvision are imported when one of theirs is asked for.
 """
 
 from .external import timm, torchvision
+from .lstm import LSTMLanguageModel
 from .resnet import ResNet
+from .transformer import Transformer
 from .visible import Visible, visible
 
-__all__ = ["ResNet", "Visible", "timm", "torchvision", "visible"]
+__all__ = ["LSTMLanguageModel", "ResNet", "Transformer", "Visible", "timm", "torchvision", "visible"]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from ..data.base import ImageData
 from .task import Task
 
 
@@ -14,6 +15,7 @@ class Classification(Task):
     """Batches are (images [N, C, H, W], classes [N]); metrics: accuracy, as a share."""
 
     monitor, more_is_better = "val/accuracy", True
+    reads = ImageData
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         x, y = batch

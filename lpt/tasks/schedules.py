@@ -37,6 +37,12 @@ def cosine(steps: int, last: float = 0.0, warmup: float = 0.0) -> Schedule:
     return _warmed(steps, warmup, lambda p: last + (1 - last) * (1 + math.cos(math.pi * p)) / 2)
 
 
+def inverse_sqrt(steps: int, warmup: float = 0.1) -> Schedule:
+    """A linear rise to 1 over the share `warmup` of the run, then 1 / sqrt(step) (Vaswani et al. 2017, eq. 3)."""
+    rising = max(1, round(warmup * steps))
+    return _warmed(steps, warmup, lambda progress: math.sqrt(rising / max(rising, progress * steps)))
+
+
 def onecycle(steps: int, peak: float = 0.3, first: float = 0.04, last: float = 0.0) -> Schedule:
     """Half a cosine up from `first` to 1 at the share `peak` of the run, then half a cosine down to `last`.
 

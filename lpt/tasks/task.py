@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.loader import Batches
+from ..errors import UserError
 from .schedules import Schedule
 
 Optimizer = torch.optim.Optimizer
@@ -31,10 +32,14 @@ class Task(pl.LightningModule):
         scheduler: steps of the run -> (step -> factor on the learning rate).
         batch_size, eval_batch_size: examples a batch and process.
         seed: of the order of the examples and of their augmentation.
+
+    Raises:
+        UserError: data of a kind that the task does not read.
     """
 
     # The metric that decides which checkpoint is the best, and whether more of it is better.
     monitor, more_is_better = "val/loss", False
+    reads: type = object  # the kind of data set that it learns from
 
     def __init__(
         self,
@@ -47,9 +52,15 @@ class Task(pl.LightningModule):
         eval_batch_size: int,
         seed: int,
     ) -> None:
+        kind = self.reads
+        if not isinstance(data, kind):
+            raise UserError(
+                f"{type(self).__name__} learns from {kind.__name__}, and data={data.name} is "
+                f"{type(data).__name__}: choose another task= or data="
+            )
         super().__init__()
         self.model = model
-        self.data = data
+        self.data: Any = data
         self.make_optimizer, self.make_schedule = optimizer, scheduler
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed
@@ -59,6 +70,14 @@ class Task(pl.LightningModule):
         """The mean loss of a batch (0-dim) and further means over its examples."""
         raise NotImplementedError
 
+    def evaluate(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `loss`, for a batch of the validation set; a task may keep here what `collected` needs."""
+        return self.loss(batch)
+
+    def collected(self) -> dict[str, float]:
+        """Metrics of the whole validation set that are no means over examples; asked for once, after its last batch."""
+        return {}
+
     def size(self, batch: Any) -> int:
         """How many examples (or tokens) the means of `loss` are over."""
         return len(batch[0])
@@ -67,15 +86,22 @@ class Task(pl.LightningModule):
         """`size` training examples, always the same, without augmentation: for indicators."""
         train = self.data.train
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
-        x, y = train.batch(order[:size], None)
-        return x.to(self.device), y.to(self.device)
+        return [part.to(self.device) for part in train.batch(order[:size], None)]
+
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Figures that follow from the means over many batches, such as perplexity from the loss."""
+        return {}
+
+    def notes(self) -> dict[str, Any]:
+        """What else `summary.json` should say of this task."""
+        return {}
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         loss, metrics = self.loss(batch)
         return {"loss": loss, **metrics}
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        loss, metrics = self.loss(batch)
+        loss, metrics = self.evaluate(batch)
         return {"loss": loss, **metrics, "size": self.size(batch)}
 
     def configure_optimizers(self) -> Any:
@@ -85,15 +111,19 @@ class Task(pl.LightningModule):
 
     def batches_per_epoch(self, world: int) -> int:
         """Micro-batches that each of `world` processes sees in an epoch."""
-        return len(self._batches(0, world))
+        return len(self.train_batches(0, world))
 
     def train_dataloader(self) -> Loader:
-        return self._batches(self.trainer.global_rank, self.trainer.world_size)
+        return self.train_batches(self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> Loader:
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        return Loader(self.data.val, self.eval_batch_size, rank=rank, world=world)
+        return self.val_batches(self.trainer.global_rank, self.trainer.world_size)
 
-    def _batches(self, rank: int, world: int) -> Loader:
+    def train_batches(self, rank: int = 0, world: int = 1) -> Loader:
+        """The training data as one of `world` processes sees it."""
         train = self.data.train
         return Loader(train, self.batch_size, shuffle=True, seed=self.seed, drop_last=True, rank=rank, world=world)
+
+    def val_batches(self, rank: int = 0, world: int = 1) -> Loader:
+        """The validation data as one of `world` processes sees it."""
+        return Loader(self.data.val, self.eval_batch_size, rank=rank, world=world)

@@ -1,0 +1,78 @@
+"""Lines of text files, packed or not, and vocabularies of subwords."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+_OPEN: dict[str, Callable[..., Any]] = {"": open, ".xz": lzma.open, ".gz": gzip.open}
+SPECIAL = PAD, BEGIN, END = "<pad>", "<bos>", "<eos>"  # the first three tokens of every vocabulary of subwords
+
+
+def read_lines(folder: Path, name: str, layout: str) -> list[str]:
+    """The lines of `folder/name`, or of that file packed as .xz or .gz, without their ends.
+
+    Args:
+        layout: what the folder must hold and where it comes from, for the message.
+
+    Raises:
+        UserError: the file is missing, or is no UTF-8 text.
+    """
+    for ending, opened in _OPEN.items():
+        file = folder / f"{name}{ending}"
+        if file.is_file():
+            try:
+                with opened(file, "rt", encoding="utf-8", newline="\n") as handle:
+                    text: str = handle.read()
+            except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
+                raise UserError(f"{file} cannot be read as UTF-8 text ({error}): fetch it again") from error
+            return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    raise UserError(f"{folder / name} is missing (also as .xz or .gz); data.path must be {layout}")
+
+
+def bpe(texts: Sequence[str], size: int, cache: str | None = None) -> Any:
+    """A byte-pair vocabulary of `size` tokens, trained on `texts` and kept in the folder `cache`.
+
+    It works on bytes, so that every text can be written in it and nothing is unknown; decoding gives the text back.
+
+    Args:
+        cache: None means `lpt` in $XDG_CACHE_HOME, or in ~/.cache. A file's name is a hash of size and texts.
+
+    Raises:
+        UserError: a size that does not hold the 256 bytes and the special tokens; a damaged file.
+    """
+    least = 256 + len(SPECIAL)
+    if size < least:
+        raise UserError(f"data.vocabulary_size={size}: give at least {least}, for 256 bytes and {', '.join(SPECIAL)}")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns at every fork
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # needed here only
+
+    folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lpt"
+    key = hashlib.sha256("\n".join([str(size), *SPECIAL, *texts]).encode()).hexdigest()[:16]
+    file = folder / f"bpe-{size}-{key}.json"
+    if file.is_file():
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises a plain Exception
+            raise UserError(f"{file} is damaged ({error}): delete it, it is made anew") from error
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(SPECIAL), show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    tokenizer.save(str(temporary))
+    os.replace(temporary, file)
+    return tokenizer

@@ -1,0 +1,216 @@
+"""Sentences in two languages: IWSLT'14 as it is published, or any files of one's own, line by line."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ..errors import UserError
+from .lines import BEGIN, END, PAD, bpe, read_lines
+
+Lines = tuple[list[str], list[str]]  # source and target, line by line
+Tokens = list[int]
+
+IWSLT = (
+    "the folder de-en of IWSLT 2014's German-English talks (de-en.tgz of 2014-01, from the home page of WIT3), with "
+    "train.tags.de-en.de, train.tags.de-en.en, and IWSLT14.TED.dev2010.de-en.de.xml and the other .xml files"
+)
+IWSLT_TEST = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
+IWSLT_VAL_EVERY = 23  # of the training pairs every 23rd is held out, as is usual since Ranzato et al. 2016
+
+
+class Pairs:
+    """One part of a parallel corpus.
+
+    A batch is (source, target, index): int64 (N, S), (N, T), (N,), filled up with the token `pad` on the right;
+    sources end in <eos>, targets begin with <bos> and end in <eos>; `index` says which sentences they are.
+    """
+
+    prefetch = 0
+
+    def __init__(self, tokens: Sequence[tuple[Tokens, Tokens]], texts: Sequence[str], pad: int) -> None:
+        self.tokens = tokens  # source and target
+        self.texts = texts  # the targets, as they were written
+        self.pad = pad
+        self.lengths = torch.tensor([max(map(len, pair)) for pair in tokens])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What the class says; there is no augmentation."""
+        sides = zip(*(self.tokens[i] for i in indices.tolist()), strict=True)
+        source, target = (
+            pad_sequence([torch.tensor(t) for t in side], batch_first=True, padding_value=self.pad) for side in sides
+        )
+        return source, target, indices
+
+
+@dataclass(frozen=True)
+class PairData:
+    """A corpus for translation, both languages in one vocabulary of subwords.
+
+    Args:
+        name: short, as in `data=`.
+        tokenizer: text -> tokens and back, a `tokenizers.Tokenizer`.
+        train, val: the splits; `test`, if there is one, is touched by no training run.
+        source: one line: what the sentences are.
+    """
+
+    name: str
+    tokenizer: Any
+    train: Pairs
+    val: Pairs
+    source: str
+    test: Pairs | None = None
+
+    unit = "sentence pairs"
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What a model must know."""
+        return {"vocabulary": self.tokenizer.get_vocab_size(), "pad": self.train.pad}
+
+
+def parallel(
+    name: str = "parallel",
+    path: str | None = None,
+    source: str = "de",
+    target: str = "en",
+    train: str = "train",
+    val: str = "val",
+    test: str | None = None,
+    vocabulary_size: int = 8000,
+    longest: int = 175,
+    train_limit: int | None = None,
+    cache: str | None = None,
+) -> PairData:
+    """A folder of UTF-8 files, plain or packed as .gz or .xz: line i of train.de is translated by line i of train.en.
+
+    Training pairs of which one side is empty, or longer than `longest`, are left out, and their number is told.
+    Held-out sentences are all kept; those that are longer are cut for the model, and compared whole.
+
+    Args:
+        path: the folder.
+        source, target: the languages, which are the files' endings.
+        train, val, test: the files' names before the ending; `test` may be None.
+        vocabulary_size: of the subwords, trained on both sides of the training part; no text is unknown to them.
+        longest: most tokens of a sentence, with <bos> and <eos>.
+        train_limit: only the first so many training pairs (the vocabulary is of all).
+        cache: see `lpt.data.lines.bpe`.
+
+    Raises:
+        UserError: a missing or unreadable file, with what to put where; sides of different lengths; an empty part.
+    """
+    parts = [part for part in (train, val, test) if part]
+    files = ", ".join(f"{part}.{language}" for part in parts for language in (source, target))
+    layout = f"a folder with {files}: UTF-8 text, one sentence a line"
+    if path is None:
+        raise UserError(f"data.path is missing: give data.path=DIR, {layout}")
+    folder = Path(path)
+
+    def read(part: str) -> Lines:
+        sides = [read_lines(folder, f"{part}.{language}", layout) for language in (source, target)]
+        return _paired(f"{folder}/{part}.{{{source},{target}}}", *sides)
+
+    return _corpus(
+        name, read(train), read(val), read(test) if test else None, f"{source} to {target}", vocabulary_size, longest,
+        train_limit, cache,
+    )  # fmt: skip
+
+
+def iwslt14(
+    path: str | None = None,
+    vocabulary_size: int = 10000,
+    longest: int = 175,
+    train_limit: int | None = None,
+    cache: str | None = None,
+) -> PairData:
+    """IWSLT'14 German to English, read from the files as published: no lower case, no other tokenizer.
+
+    `val` is every 23rd pair of the training file, `test` the five sets dev2010, dev2012, tst2010, tst2011 and tst2012.
+
+    Args:
+        path: the folder de-en.
+        vocabulary_size, longest, train_limit, cache: as of `parallel`.
+
+    Raises:
+        UserError: as of `parallel`.
+    """
+    if path is None:
+        raise UserError(f"data.path is missing: give data.path=DIR, {IWSLT}")
+    folder = Path(path)
+    tagged = [read_lines(folder, f"train.tags.de-en.{language}", IWSLT) for language in ("de", "en")]
+    sources, targets = _paired(f"{folder}/train.tags.de-en.{{de,en}}", *(_untagged(lines) for lines in tagged))
+    held: Lines = (sources[::IWSLT_VAL_EVERY], targets[::IWSLT_VAL_EVERY])
+    kept: Lines = tuple([x for i, x in enumerate(side) if i % IWSLT_VAL_EVERY] for side in (sources, targets))  # type: ignore[assignment]
+    test: Lines = ([], [])
+    for part in IWSLT_TEST:
+        files = [f"IWSLT14.{part}.de-en.{language}.xml" for language in ("de", "en")]
+        sides = [_segments(read_lines(folder, file, IWSLT)) for file in files]
+        for side, more in zip(test, _paired(f"{folder}/{files[0]} and {files[1]}", *sides), strict=True):
+            side += more
+    return _corpus("iwslt14", kept, held, test, "TED talks, de to en", vocabulary_size, longest, train_limit, cache)
+
+
+def _untagged(lines: list[str]) -> list[str]:
+    """The sentences between the lines of metadata; titles and descriptions are sentences, too."""
+    found = []
+    for line in lines:
+        if text := re.fullmatch(r"<(title|description)>(.*)</\1>", line.strip()):
+            found.append(text[2].strip())
+        elif not line.lstrip().startswith("<"):
+            found.append(line.strip())
+    return found
+
+
+def _segments(lines: list[str]) -> list[str]:
+    """What stands in <seg id="..."> ... </seg>, one a line."""
+    return [html.unescape(m[1].strip()) for line in lines if (m := re.search(r"<seg[^>]*>(.*)</seg>", line))]
+
+
+def _paired(where: str, sources: list[str], targets: list[str]) -> Lines:
+    if len(sources) != len(targets):
+        raise UserError(f"{where}: {len(sources)} lines against {len(targets)}; line i must translate line i")
+    if not sources:
+        raise UserError(f"{where}: there is no sentence in them")
+    return [line.strip() for line in sources], [line.strip() for line in targets]
+
+
+def _corpus(
+    name: str, train: Lines, val: Lines, test: Lines | None, what: str, vocabulary_size: int, longest: int,
+    train_limit: int | None, cache: str | None,
+) -> PairData:  # fmt: skip
+    if isinstance(longest, bool) or not isinstance(longest, int) or longest < 3:
+        raise UserError(f"data.longest={longest!r}: give at least 3 tokens, two of which are <bos> and <eos>")
+    pairs = [pair for pair in zip(*train, strict=True) if all(pair)]
+    if train_limit is not None and not 1 <= train_limit <= len(pairs):
+        raise UserError(f"data.train_limit={train_limit}: give 1 to {len(pairs)} pairs, or null for all")
+    tokenizer = bpe([line for pair in pairs for line in pair], vocabulary_size, cache)
+    pad, begin, end = (tokenizer.token_to_id(token) for token in (PAD, BEGIN, END))
+
+    def encoded(sources: Sequence[str], targets: Sequence[str], most: int | None) -> list[tuple[Tokens, Tokens]]:
+        sides = [[line.ids for line in tokenizer.encode_batch(list(side))] for side in (sources, targets)]
+        return [
+            ([*s[: most and most - 1], end], [begin, *t[: most and most - 2], end]) for s, t in zip(*sides, strict=True)
+        ]
+
+    chosen = pairs[:train_limit]
+    tokens = encoded([s for s, _ in chosen], [t for _, t in chosen], None)
+    short = [i for i, pair in enumerate(tokens) if max(map(len, pair)) <= longest]
+    if not short:
+        raise UserError(f"no training pair has both sides, and at most data.longest={longest} tokens")
+    gone = len(train[0]) - len(pairs), len(chosen) - len(short)
+    note = f"{what}, {tokenizer.get_vocab_size()} subwords of both"
+    if any(gone):
+        note += f"; left out of training: {gone[0]} pairs with an empty side, {gone[1]} longer than {longest} tokens"
+    held = [Pairs(encoded(*part, longest), part[1], pad) for part in (val, test) if part]
+    fit = Pairs([tokens[i] for i in short], [chosen[i][1] for i in short], pad)
+    return PairData(name, tokenizer, fit, held[0], note, held[1] if test else None)

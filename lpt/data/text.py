@@ -1,0 +1,180 @@
+"""Running text for language models: Penn Treebank, WikiText-2, or any three files of one's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .lines import bpe, read_lines
+
+END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
+# What a user must put where.
+_LAYOUTS = {
+    "ptb": "the folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt: Mikolov's Penn Treebank, in simple-examples/"
+    "data of simple-examples.tgz (from the home page of his RNNLM toolkit)",
+    "wikitext2": "the folder with wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens: the word-level WikiText-2 "
+    "(wikitext-2-v1.zip, from Salesforce Research; CC BY-SA)",
+}
+
+
+class Text:
+    """One part of a corpus: its tokens in a row, int64 (L,)."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def columns(self, count: int, steps: int) -> Columns:
+        """The text cut into `count` columns that are read side by side, `steps` tokens at a time.
+
+        Raises:
+            UserError: fewer than two tokens a column.
+        """
+        if len(self.tokens) < 2 * count:
+            raise UserError(
+                f"a text of {len(self.tokens)} tokens is too short for {count} columns: lower what is {count} of "
+                "trainer.batch_size, trainer.eval_batch_size and indicators.angles.batch_size"
+            )
+        length = len(self.tokens) // count
+        return Columns(self.tokens[: length * count].view(count, length), steps)
+
+
+class Columns:
+    """A split of (tokens, the tokens that follow them), both int64 (N, T): one example is one column's next stretch.
+
+    Example e is stretch e // columns of column e % columns, so that batches of as many examples as there are columns
+    read on where the one before stopped. The last stretch may be shorter; the few tokens beyond the last whole row
+    are left out.
+    """
+
+    prefetch = 0
+
+    def __init__(self, tokens: Tensor, steps: int) -> None:
+        self.tokens = tokens
+        self.steps = steps
+
+    def __len__(self) -> int:
+        count, length = self.tokens.shape
+        return count * math.ceil((length - 1) / self.steps)
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """`indices` must be of one stretch."""
+        count = len(self.tokens)
+        start = int(indices[0]) // count * self.steps
+        rows = self.tokens[indices % count, start : start + self.steps + 1]
+        return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+@dataclass(frozen=True)
+class TextData:
+    """A corpus for language modelling.
+
+    Args:
+        name: short, as in `data=`.
+        vocabulary: the tokens; token i of the splits is `vocabulary[i]`.
+        train, val: the splits; `test`, if there is one, is touched by no training run.
+        source: one line: what the text is.
+    """
+
+    name: str
+    vocabulary: Sequence[str]
+    train: Text
+    val: Text
+    source: str
+    test: Text | None = None
+
+    unit = "tokens"
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What a model must know."""
+        return {"vocabulary": len(self.vocabulary)}
+
+    def unigram_perplexity(self) -> float:
+        """Of `val`, if each token has its share of `train` (one more counted for each): what any model should beat."""
+        counts = torch.bincount(self.train.tokens, minlength=len(self.vocabulary)).double() + 1
+        return math.exp(-(counts / counts.sum()).log()[self.val.tokens].mean().item())
+
+
+def text(
+    name: str = "text",
+    path: str | None = None,
+    train: str = "train.txt",
+    val: str = "valid.txt",
+    test: str | None = "test.txt",
+    tokens: str = "words",
+    vocabulary_size: int = 8000,
+    train_limit: int | None = None,
+    cache: str | None = None,
+) -> TextData:
+    """A corpus of three UTF-8 files, plain or packed as .xz or .gz.
+
+    Each line ends in the token <eos>, so that an empty line is one token. With `tokens="words"`, words are what blanks
+    separate, the vocabulary is that of the training text in the order in which it occurs, and other words of the
+    held-out texts become <unk>. With `tokens="bpe"`, nothing is unknown (and perplexities are other ones).
+
+    Args:
+        name: ptb and wikitext2 tell what to download.
+        path: the folder.
+        train, val, test: files in it; `test` may be None.
+        tokens: words or bpe (subwords, the vocabulary trained on the training text).
+        vocabulary_size: of bpe.
+        train_limit: only the first so many training tokens (the vocabulary is of the whole text).
+        cache: see `lpt.data.lines.bpe`.
+
+    Raises:
+        UserError: a missing or unreadable file, with what to put where; an empty text; a value that is not possible.
+    """
+    layout = _LAYOUTS.get(name, f"a folder with {', '.join(part for part in (train, val, test) if part)}: UTF-8 text")
+    if path is None:
+        raise UserError(f"data.path is missing: give data.path=DIR, {layout}")
+    if tokens not in _ENCODERS:
+        raise UserError(f"data.tokens={tokens!r} is not one of {', '.join(_ENCODERS)}")
+    folder = Path(path)
+    parts = {part: read_lines(folder, file, layout) for part, file in (("train", train), ("val", val)) if file}
+    if test is not None:
+        parts["test"] = read_lines(folder, test, layout)
+    encoded, vocabulary, note = _ENCODERS[tokens](parts, vocabulary_size, cache)
+    for part, ids in encoded.items():
+        if len(ids) < 2:
+            raise UserError(f"the {part} text in {folder} has {len(ids)} tokens: it needs at least two")
+    limit = len(encoded["train"]) if train_limit is None else train_limit
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 < limit <= len(encoded["train"]):
+        raise UserError(f"data.train_limit={train_limit!r}: give 2 to {len(encoded['train'])} tokens, or null for all")
+    splits = {part: Text(ids[:limit] if part == "train" else ids) for part, ids in encoded.items()}
+    return TextData(name, vocabulary, splits["train"], splits["val"], note, splits.get("test"))
+
+
+Encoded = tuple[dict[str, Tensor], list[str], str]
+
+
+def _words(parts: dict[str, list[str]], size: int, cache: str | None) -> Encoded:
+    words = {part: [w for line in lines for w in (*line.split(), END_OF_LINE)] for part, lines in parts.items()}
+    ids = {word: i for i, word in enumerate(dict.fromkeys([*words["train"], UNKNOWN]))}
+    unknown = ids[UNKNOWN]
+    encoded = {part: torch.tensor([ids.get(w, unknown) for w in each]) for part, each in words.items()}
+    strange = sum(w not in ids for w in words["val"])
+    note = f"{len(ids)} words of the training text" + (f"; {strange} tokens of val became {UNKNOWN}" if strange else "")
+    return encoded, list(ids), note
+
+
+def _subwords(parts: dict[str, list[str]], size: int, cache: str | None) -> Encoded:
+    tokenizer = bpe(parts["train"], size, cache)
+    end = tokenizer.token_to_id(END_OF_LINE)
+    encoded = {
+        part: torch.tensor([i for line in tokenizer.encode_batch(lines) for i in (*line.ids, end)])
+        for part, lines in parts.items()
+    }
+    vocabulary = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    return encoded, vocabulary, f"{len(vocabulary)} subwords of the training text"
+
+
+_ENCODERS = {"words": _words, "bpe": _subwords}
