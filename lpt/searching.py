@@ -156,7 +156,7 @@ PASSED = ("method", "by", "activation", "top", "confidence", "seed", "layers")
 
 def take(task: Task, count: int) -> list[Any]:
     """The first `count` training batches, epoch after epoch, on the task's device."""
-    loader = task._batches(0, 1)
+    loader = task.train_batches()
     found: list[Any] = []
     epoch = 0
     while len(found) < count:
