@@ -8,7 +8,7 @@ ranking = lpt.search(model, batches, loss)
 import importlib
 from typing import Any
 
-from . import formats, indicators, weights
+from . import formats, indicators, ops, weights
 from .flow import DataFlow, Flow, attach_
 from .weights import QuantizedWeights, attach_weights_
 
@@ -21,13 +21,15 @@ __all__ = [
     "attach_weights_",
     "formats",
     "indicators",
+    "models",
+    "ops",
     "search",
     "weights",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`lpt.search` is of a higher layer: loaded when it is first asked for."""
-    if name == "search":
-        return importlib.import_module(".search", __name__)
+    """`lpt.search` and `lpt.models` are of a higher layer: loaded when they are first asked for."""
+    if name in ("models", "search"):
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

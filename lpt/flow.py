@@ -39,8 +39,8 @@ class DataFlow:
         room_activation, room_error, room_gradient: octaves of headroom above the largest value.
         input, last_error: "dual" (the sum of two values of the format), "single", or "fp32" for the network's
             input and for the error of its last product.
-        last: glob of the names of the last products, whose output is not quantized; by default the last linear or
-            convolution in the model's order.
+        last: glob of the names of the last products, whose output is not quantized; by default those that the model
+            names as its `last_products`, or else the last linear or convolution in the model's order.
         rules: mappings with a `pattern` (a glob of module names) and any of activation, error, gradient: what
             matches gets these formats instead; later rules win.
         seed: of stochastic rounding.
@@ -250,7 +250,7 @@ class Flow:
     def _last(self, modules: dict[str, nn.Module]) -> set[str]:
         products = [name for name, module in modules.items() if isinstance(module, PRODUCTS)]
         if self.flow.last is None:
-            return set(products[-1:])
+            return set(getattr(self.model, "last_products", products[-1:]))
         chosen = {name for name in modules if fnmatch.fnmatchcase(name, self.flow.last)}
         if not chosen:
             raise ValueError(f"last={self.flow.last!r} matches no module; the products are {', '.join(products)}")

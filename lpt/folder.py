@@ -81,7 +81,7 @@ class RunFolder:
         """Take the folder; returns "new", "continue" or "finished".
 
         Raises:
-            UserError: it belongs to an earlier run and `resume` is off, or another process is training in it.
+            UserError: it belongs to an earlier run and `resume` is off, or another process is at work in it.
         """
         status = self.summary().get("status")
         if status and not resume:
@@ -105,7 +105,7 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
             raise UserError(
-                f"another process is training in {self.path}: wait for it, stop it, or change a setting (seed=1)"
+                f"another process is at work in {self.path}: wait for it, stop it, or change a setting (seed=1)"
             ) from None
 
     def close(self) -> None:

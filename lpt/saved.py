@@ -39,7 +39,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        why = f"neither a checkpoint of a run nor a state dict that torch.load reads ({type(error).__name__})"
+        raise UserError(f"{path} is {why}") from error
     if not isinstance(saved, dict):
         raise UserError(f"{path} holds a {type(saved).__name__}; a checkpoint of a run or a state dict is needed")
     return saved

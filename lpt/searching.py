@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,9 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     names = [choices["model"], choices["data"]]
     folder = SearchFolder(Path(cfg.paths.outputs) / run_name(config, ["search", *names, config["method"]]))
     try:
-        if folder.open(resume) == "finished":
+        with told("paths.outputs"):
+            state = folder.open(resume)
+        if state == "finished":
             print("this search is finished (resume=false measures afresh)", file=sys.stderr)
         else:
             _measure(cfg, config, task, formats, folder, file, " on ".join(names), progress)
@@ -114,8 +118,8 @@ def _measure(
     replace(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
     run_id = folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
     folder.write_summary(
-        status="running", checkpoint=str(file), wandb_id=run_id, git_commit=summary.git_commit(),
-        versions=summary.versions(), hardware=summary.hardware(),
+        status="running", title=title, command=_command(), checkpoint=str(file), wandb_id=run_id,
+        git_commit=summary.git_commit(), versions=summary.versions(), hardware=summary.hardware(),
     )  # fmt: skip
     logger = build("logger", cfg.logger, folder=folder.path, config=config, run_id=run_id)
     task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
@@ -127,19 +131,28 @@ def _measure(
     def loss(model: Any, batch: list[Any]) -> Any:
         return task.loss(batch[0])[0]
 
-    watch = Watch(len(batches), progress)
+    if config["method"] == "race" and len(formats) <= config["top"]:
+        print(f"no race: top={config['top']} asks for as many formats as there are, so each runs on every batch; "
+              "top=1 looks for the best alone", file=sys.stderr)  # fmt: skip
+    journal = Journal(folder.path / "evaluations.jsonl", folder.path.name)
+    if journal.known:
+        print(f"going on: {len(journal.known):,} evaluations are kept from before", file=sys.stderr)
+
+    def spent() -> float:
+        return time.perf_counter() - start
+
+    watch = Watch(len(batches), progress, lambda: folder.write_summary(wall_seconds=round(spent(), 1)))
     try:
         with told("search"):
             ranking = search(
                 task.model, [[batch] for batch in batches], loss, formats, **{key: config[key] for key in PASSED},
-                layers_of=LABELLED, journal=Journal(folder.path / "evaluations.jsonl", folder.path.name),
-                watch=watch,
+                layers_of=LABELLED, journal=journal, watch=watch,
             )  # fmt: skip
     finally:
         watch.close()
-        seconds = time.perf_counter() - start
+        seconds = spent()
         folder.write_summary(wall_seconds=round(seconds, 1))
-    figures = draw(ranking, folder.path, f"{title}: {len(formats)} formats, {ranking.batches} mini-batches")
+    figures = draw(ranking, folder.path, title)
     replace(folder.path / "ranking.csv", ranking.csv())
     text = "\n".join(
         [*ranking.settings, "", ranking.table(20, LABELLED), "", f"{ranking.summary()}; {seconds:.0f} s",
@@ -149,6 +162,13 @@ def _measure(
     results = results_of(ranking)
     _to_wandb(logger, ranking, figures, results)
     folder.write_summary(status="finished", **results, wall_seconds=round(seconds, 1))
+
+
+def _command() -> str:
+    """What was typed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return shlex.join(["python", "scripts/search_formats.py", *HydraConfig.get().overrides.task])
 
 
 PASSED = ("method", "by", "activation", "top", "confidence", "seed", "layers")
@@ -210,8 +230,8 @@ def _to_wandb(logger: Any, ranking: Ranking, figures: list[Path], results: dict[
 class Watch:
     """The race as it goes: on a terminal a bar with the formats still alive, elsewhere a line now and then."""
 
-    def __init__(self, batches: int, shown: bool) -> None:
-        self.batches, self.shown = batches, shown
+    def __init__(self, batches: int, shown: bool, note: Callable[[], object]) -> None:
+        self.batches, self.shown, self.note = batches, shown, note  # `note` keeps the time, in case of a kill
         self._bar: Any = None
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
@@ -219,6 +239,7 @@ class Watch:
             self._bar = tqdm(total=batches, unit="batch", dynamic_ncols=True)
 
     def __call__(self, batch: int, alive: int) -> None:
+        self.note()
         if self._bar is not None:
             self._bar.n = batch
             self._bar.set_postfix_str(f"{alive} formats alive")

@@ -18,7 +18,7 @@ INDICATORS = (
     "underflow",
 )  # fmt: skip
 # What a task's best checkpoint is chosen by, and what is better.
-QUALITY = {"val/accuracy": max, "val/perplexity": min, "val/bleu": max}
+QUALITY = {"val/accuracy": max, "val/perplexity": min, "val/bleu": max, "val/map50": max}
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy")
 
 
@@ -50,10 +50,12 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
                 f"weights {summary.get('weights')}, seed {summary.get('seed')}"),
         ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
         ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
+        ("top-5 accuracy", f"{number('val/accuracy_top5', '.2%')} (validation)"),
         ("perplexity", f"{number('val/perplexity', '.2f')} (validation; best {number('best/val/perplexity', '.2f')})"),
         ("baseline", f"{number('unigram_perplexity', '.2f')} (perplexity of the frequencies of the words alone)"),
         ("BLEU", f"{number('val/bleu', '.2f')} (validation; best {number('best/val/bleu', '.2f')}; "
                  f"{summary.get('bleu_signature')})"),
+        ("mAP at IoU 0.5", f"{number('val/map50', '.4f')} (validation; best {number('best/val/map50', '.4f')})"),
         ("loss", f"{number('val/loss', '.4f')} (validation), {number('train/loss', '.4f')} (training)"),
         ("flip frequency", f"{number('flip_frequency', '.2g', 100)} % of the weights a step (last third of the run)"),
         ("mean angle", f"{number('angle/flow', '.2f')} degrees from A and E, "

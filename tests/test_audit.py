@@ -8,7 +8,11 @@ from torch import nn
 import lpt
 from lpt import DataFlow
 from lpt.audit import Audit, on_dual_grid, on_grid
-from lpt.models import ResNet, timm, torchvision
+from lpt.data import digit_scenes
+from lpt.models import ResNet, SSDLite, timm, torchvision
+from lpt.ops import MatMul
+from lpt.tasks.detection import Detection
+from lpt.tasks.schedules import constant
 
 MODELS = {
     "small": convolutional,
@@ -23,7 +27,11 @@ MODELS = {
 }
 
 
-def audited(model, x, target, flow=None, scheme="log4_hyst", steps=2):
+def classified(output, target):
+    return nn.functional.cross_entropy(output.flatten(0, -2), target.flatten())
+
+
+def audited(model, x, target, flow=None, scheme="log4_hyst", steps=2, loss=classified):
     """Train a few steps and audit the last one."""
     handle = lpt.attach_(model, flow)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -31,7 +39,7 @@ def audited(model, x, target, flow=None, scheme="log4_hyst", steps=2):
     for _ in range(steps):
         optimizer.zero_grad()
         with Audit(handle, weights) as audit:
-            nn.functional.cross_entropy(model(x).flatten(0, -2), target.flatten()).backward()
+            loss(model(x), target).backward()
         handle.step()
         optimizer.step()
     return handle, audit
@@ -56,6 +64,43 @@ def test_every_operand_is_on_its_grid(name):
     dual = {(o.module, o.position) for o in audit.operands if o.grid.endswith("dual")}
     assert dual <= {(first, "input"), (last, "left"), (last, "right")}
     assert audit.covered() == 1.0
+
+
+def test_every_operand_of_a_detector_is_on_its_grid():
+    """All layers whose output is the network's, twelve of them, have their errors in the dual form, and no others."""
+    data = digit_scenes(scenes=4, val_scenes=2, size=64)
+    model = SSDLite(classes=10, width=0.25, size=64)
+    sizes = {"batch_size": 4, "eval_batch_size": 4, "seed": 0}
+    task = Detection(model, data, torch.optim.SGD, constant, **sizes)
+    batch = data.train.batch(torch.arange(4), None)
+    _, audit = audited(model, batch[0], batch, loss=lambda output, batch: task._loss(output, batch)[0])
+    assert audit.off_grid() == [] and audit.covered() == 1.0
+    products = {o.module for o in audit.operands}
+    assert products == {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    dual = {(o.module, o.position) for o in audit.operands if o.grid.endswith("dual")}
+    assert dual <= {("features.0.0", "input"), *((name, "error") for name in model.last_products)}
+
+
+# name, side of the image, options: attention, layer scale, squeeze-and-excitation gates, windows
+TIMM = {
+    "vit_tiny_patch16_224": {"img_size": 32, "depth": 2},
+    "convnext_atto": {},
+    "efficientnet_b0": {},
+    "swin_tiny_patch4_window7_224": {"img_size": 64, "window_size": 2, "depths": (1, 1, 1, 1)},
+    "regnety_002": {},
+    "mixer_s32_224": {"img_size": 32},
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_every_operand_of_a_timm_model_is_on_its_grid(name):
+    torch.manual_seed(0)
+    model = timm(name, classes=10, **TIMM[name])
+    side = TIMM[name].get("img_size", 32)
+    _, audit = audited(model, torch.randn(4, 3, side, side), torch.arange(4))
+    assert audit.off_grid() == [] and audit.covered() == 1.0
+    products = {o.module for o in audit.operands}
+    assert products >= {n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear, MatMul))}
 
 
 def test_grids_of_a_e_and_w_are_told_apart():

@@ -41,17 +41,18 @@ def quantizes(cfg: DictConfig) -> None:
     make_quantization(cfg).check(narrow())
 
 
-# Models of text: what their data tell them, and an input.
+# Models of text and of boxes: what their data tell them, and an input.
 SENTENCE = torch.ones(1, 3, dtype=torch.int64)
-TEXT: dict[str, tuple[dict[str, int], tuple[torch.Tensor, ...]]] = {
+OTHERS: dict[str, tuple[dict[str, int], tuple[torch.Tensor, ...]]] = {
     "lpt.models.LSTMLanguageModel": ({"vocabulary": 7}, (SENTENCE,)),
     "lpt.models.Transformer": ({"vocabulary": 7, "pad": 0}, (SENTENCE, SENTENCE)),
+    "lpt.models.SSDLite": ({"classes": 6}, (torch.zeros(1, 3, 320, 320),)),  # and the background
 }
 
 
 def builds_model(cfg: DictConfig) -> None:
     images = {"classes": 7, "in_channels": 3}, (torch.zeros(1, 3, 64, 64),)
-    arguments, inputs = TEXT.get(cfg.model._target_, images)
+    arguments, inputs = OTHERS.get(cfg.model._target_, images)
     model = build("model", cfg.model, **arguments)
     with torch.no_grad():
         out = model.eval()(*inputs)
@@ -63,13 +64,13 @@ def builds_data(cfg: DictConfig) -> None:
     if cfg.data.get("download") is False:
         with pytest.raises(UserError, match=r"data\.download=true"):
             build("data", cfg.data, path="/nowhere")
-    elif "path" in cfg.data.keys():  # noqa: SIM118  (`in` does not see a missing value)
+    elif place := {"path", "root"} & set(cfg.data.keys()):
         with pytest.raises(UserError, match="nowhere"):
-            build("data", cfg.data, path="/nowhere")
+            build("data", cfg.data, **dict.fromkeys(place, "/nowhere"))
     else:
         data = build("data", cfg.data)
-        x, y = data.val.batch(torch.arange(4), None)
-        assert x.shape == (4, *data.shape) and y.max() < data.classes and data.source
+        x, *_ = data.val.batch(torch.arange(4), None)
+        assert len(x) == 4 and data.source and data.model_arguments()["classes"] == 10
 
 
 def schedules(cfg: DictConfig) -> None:
@@ -103,6 +104,39 @@ def test_every_choice_composes_and_builds(group: str, name: str) -> None:
 def test_every_file_says_what_it_is(group: str, name: str) -> None:
     text = (CONF / group / f"{name}.yaml").read_text()
     assert "#" in text.splitlines()[0] or group in ("trainer", "optimizer", "scheduler"), "begin with a comment"
+
+
+# epochs, factor on the learning rate, and the epochs at which it comes
+PAPER = {
+    "resnet18_imagenet": (90, 0.1, [30, 60]),
+    "resnet50_imagenet": (120, 0.1, [30, 60, 90]),
+    "resnet18_cifar10": (350, 0.1, [150, 250]),
+    "resnet18_cifar100": (200, 0.2, [60, 120, 160]),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_schedules(name: str) -> None:
+    epochs, gamma, milestones = PAPER[name]
+    cfg = composed(f"experiment={name}")
+    per_epoch = 5004 if "imagenet" in name else 390  # steps
+    factor = maker("scheduler", cfg.scheduler)(epochs * per_epoch)
+    drops = [e for e in range(1, epochs) if factor(e * per_epoch) < factor(e * per_epoch - 1)]
+    assert cfg.trainer.epochs == epochs and drops == milestones
+    assert factor(epochs * per_epoch - 1) == pytest.approx(gamma ** len(milestones))
+    assert all(factor(e * per_epoch - 1) == factor((e - 1) * per_epoch) for e in range(1, epochs))
+
+
+VISION = [p.stem for p in CONF.glob("experiment/*.yaml") if p.stem.split("_")[0][:6] in ("resnet", "mobile", "ssdlit")]
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_experiments_compose_with_other_choices(name: str) -> None:
+    data, key = ("voc", "data.root") if name == "ssdlite_voc" else ("imagefolder", "data.path")
+    given = [f"data={data}", f"{key}=DIR", "format=fp143", "weights=int8_hyst", "trainer.epochs=2", "optimizer.lr=0.01"]
+    cfg = composed(f"experiment={name}", *given)
+    assert cfg.data.name == data and cfg.format.error == "fp143" and cfg.weights.format == "int8"
+    assert (cfg.trainer.epochs, cfg.optimizer.lr, cfg.optimizer.momentum) == (2, 0.01, 0.9)
 
 
 def test_help_lists_every_choice(capsys: pytest.CaptureFixture[str]) -> None:

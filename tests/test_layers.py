@@ -16,8 +16,8 @@ LAYERS = {
     "weights": 1,
     "data": 2, "models": 2, "search": 2,
     "callbacks": 3, "loggers": 3, "report": 3, "tasks": 3,
-    "build": 4, "evaluation": 4, "experiment": 4, "folder": 4, "messages": 4, "reproductions": 4, "run": 4, "saved": 4,
-    "searching": 4, "summary": 4, "training": 4,
+    "benchmarks": 4, "build": 4, "evaluation": 4, "experiment": 4, "folder": 4, "messages": 4, "reproductions": 4,
+    "run": 4, "saved": 4, "searching": 4, "summary": 4, "training": 4,
 }  # fmt: skip
 FRAMEWORKS = {"hydra", "lightning", "lightning_fabric", "omegaconf", "pytorch_lightning", "wandb"}
 FILES = sorted(LPT.rglob("*.py"))

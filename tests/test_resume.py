@@ -112,7 +112,7 @@ def test_a_second_process_is_turned_away(forker: Forker, tmp_path: Path, capfd: 
     log = tmp_path / "log2"
     other = forker.start(*HARD, f"paths.outputs={tmp_path}", "resume=true", log=log)
     assert forker.wait(other) == 2
-    assert "another process is training" in log.read_text()
+    assert "another process is at work" in log.read_text()
     os.kill(pid, signal.SIGKILL)
     forker.wait(pid)
 

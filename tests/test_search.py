@@ -211,6 +211,31 @@ def test_costs_by_hand() -> None:
     assert cost(lpt.formats.get("posit8_0")).decoder > cost(lpt.formats.get("[7,5,11x3,2,1]")).decoder / 2 > 0
 
 
+class Hidden(nn.Module):
+    """An nn.LSTM, whose products no hook sees, and a layer that they do see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = nn.LSTM(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.rnn(x)[0]).flatten(0, 1)
+
+
+def test_hidden_products_are_left_out_of_the_angle_and_said() -> None:
+    batches = [(torch.randn(5, 2, 3), torch.randint(2, (10,))) for _ in range(2)]
+    ranking = lpt.search(Hidden(), batches, F.cross_entropy, ["fp134"], method="exhaustive")
+    assert ranking.weights == ["out.weight"] and "rnn (LSTM)" in str(ranking)
+    assert ranking[0].activation > 0
+
+
+def test_octaves_that_a_format_spans() -> None:
+    batches = [(torch.randn(4, 3), torch.randint(2, (4,))) for _ in range(2)]
+    ranking = lpt.search(nn.Linear(3, 2), batches, F.cross_entropy, ["fp134", "int8", "posit8_0", "posit8_1", "fp16"])
+    octaves = {row.name: row.octaves for row in ranking}
+    assert octaves == {"fp134": 11, "int8": 7, "posit8_0": 13, "posit8_1": 25, "fp16": None}
+
+
 def test_the_pareto_front_holds_what_nothing_beats() -> None:
     ranking = lpt.search(convolutional(4), some_batches(2), F.cross_entropy, FEW, method="exhaustive")
     for row in ranking:
@@ -233,7 +258,9 @@ def test_the_pareto_front_holds_what_nothing_beats() -> None:
      ({"loss": lambda out, y: F.cross_entropy(out, y).detach()}, "no gradient"),
      ({"loss": lambda out, y: F.cross_entropy(out, y) * 0}, "no direction"),
      ({"loss": lambda out, y: F.cross_entropy(out, y, reduction="none")}, "one number"),
-     ({"model": convolutional(4).requires_grad_(False)}, "no weight that requires a gradient")],
+     ({"model": convolutional(4).requires_grad_(False)}, "no weight that requires a gradient"),
+     ({"model": nn.LSTM(3, 4)}, "its products are inside LSTM, out of reach"),
+     ({"batches": iter([])}, r"give list\(batches\)")],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_mistakes_are_told(given: dict, said: str) -> None:
@@ -243,3 +270,5 @@ def test_mistakes_are_told(given: dict, said: str) -> None:
         lpt.search(**arguments)
     model = arguments["model"]
     assert not any(m._forward_hooks for m in model.modules()) and model.training
+    with pytest.raises(ValueError, match="give an nn"):
+        lpt.search(torch.relu, [], F.cross_entropy)

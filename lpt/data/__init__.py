@@ -1,10 +1,12 @@
 """Data sets, and the batches that are made of them.
 
-Each function returns an `ImageData`, `TextData` or `PairData`; `Batches` iterates over one of its splits. Nothing slow
-is imported before a data set that needs it is built.
+Each function returns an `ImageData`, `DetectionData`, `TextData` or `PairData`; `Batches` iterates over one of its
+splits. Nothing slow is imported before a data set that needs it is built.
 """
 
 from .base import ImageData, Split
+from .detection import DetectionData
+from .digit_scenes import digit_scenes
 from .digits import digits
 from .downloads import downloads
 from .folder import folder
@@ -13,8 +15,9 @@ from .loader import Batches
 from .npz import npz
 from .parallel import PairData, iwslt14, parallel
 from .text import TextData, text
+from .voc import voc
 
 __all__ = [
-    "Augment", "Batches", "ImageData", "Images", "PairData", "Split", "TextData", "digits", "downloads", "folder",
-    "iwslt14", "npz", "parallel", "text",
+    "Augment", "Batches", "DetectionData", "ImageData", "Images", "PairData", "Split", "TextData", "digit_scenes",
+    "digits", "downloads", "folder", "iwslt14", "npz", "parallel", "text", "voc",
 ]  # fmt: skip

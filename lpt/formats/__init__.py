@@ -8,7 +8,8 @@ q = fp134.round(x, scale)                # nearest level, ties to even, saturati
 from .base import Format
 from .names import family, get
 from .octaves import Octaves
+from .posits import Posit
 from .scaling import scale_of
-from .tables import Posit, Table
+from .tables import Table
 
 __all__ = ["Format", "Octaves", "Posit", "Table", "family", "get", "scale_of"]

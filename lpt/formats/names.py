@@ -8,7 +8,7 @@ from functools import cache
 from .base import Format
 from .identity import Float32
 from .octaves import MAX_OCTAVES, Octaves
-from .tables import Posit
+from .posits import Posit
 
 # Valid bits per octave, exponent of the top octave, levels missing at the top. The small IEEE-style floats spend
 # their top octave on infinity and nan, OCP's E4M3 only its largest code: neither is the FP1xy of the same widths.

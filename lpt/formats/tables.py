@@ -1,4 +1,4 @@
-"""Formats given by a table of values: any sorted list, and posits, whose levels taper towards both ends."""
+"""Formats given by a table of values: any sorted list that holds zero."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from .base import Format
 
 MAX_CELLS = 2048
+FEW = 32  # levels that a compiled comparison with each of them finds faster than a look-up
 
 
 class Table(Format):
@@ -47,6 +48,7 @@ class Table(Format):
             for dtype in (torch.float32, torch.float64)
         }
         self._cells = Cells.cut(*self._tensors[torch.float32])
+        self._listed_thresholds = {dtype: thresholds.tolist() for dtype, (_, thresholds) in self._tensors.items()}
 
     def _check(self, levels: list[float]) -> None:
         advice = f"format {self.name}: give ascending finite numbers with 0 among them, at most 256"
@@ -68,14 +70,10 @@ class Table(Format):
     def low(self) -> float:
         return self._levels[0]
 
-    def _midpoints(self) -> list[Fraction]:
-        """The tie between each pair of neighbouring levels."""
-        return [(Fraction(a) + Fraction(b)) / 2 for a, b in pairwise(self._levels)]
-
     def _thresholds(self, dtype: torch.dtype) -> Tensor:
         """The smallest number that rounds up to the next level, for each pair of neighbours: no ties remain."""
         zero = self._levels.index(0.0)
-        ties = self._midpoints()
+        ties = [(Fraction(a) + Fraction(b)) / 2 for a, b in pairwise(self._levels)]
         near = torch.tensor([float(tie) for tie in ties], dtype=torch.float64).to(dtype)
         too_low = [
             Fraction(t) < tie or (t == tie and (i + 1 - zero) % 2 != 0)  # an odd level leaves its tie to the even one
@@ -84,6 +82,11 @@ class Table(Format):
         return torch.where(torch.tensor(too_low), torch.nextafter(near, torch.full_like(near, math.inf)), near)
 
     def _nearest(self, y: Tensor) -> Tensor:
+        if len(self._levels) <= FEW and torch.compiler.is_compiling():
+            level = torch.full_like(y, self._levels[0])
+            for value, threshold in zip(self._levels[1:], self._listed_thresholds[y.dtype], strict=True):
+                level = torch.where(y >= threshold, value, level)
+            return self._keep_nan(level, y)
         if self._cells is not None and y.dtype == torch.float32:
             return self._keep_nan(self._cells.nearest(y), y)
         levels, thresholds = self._on(y)
@@ -103,7 +106,7 @@ class Table(Format):
 
     @staticmethod
     def _keep_nan(rounded: Tensor, y: Tensor) -> Tensor:
-        return torch.where(y.isnan(), y, rounded)
+        return torch.where(y != y, y, rounded)  # isnan would not be vectorized when compiled
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ class Cells:
     first: int  # upper bits of the cell next to zero, which reaches down to it
     count: int  # on each side of zero; the last one reaches to infinity
     thresholds: Tensor  # float32 [2 * count]: the one of each cell, inf where there is none; negative cells last
-    levels: Tensor  # float32 [4 * count]: each cell's level below its threshold, and from there upward
+    below: Tensor  # float32 [2 * count]: each cell's level below its threshold,
+    above: Tensor  # and from there upward
 
     @staticmethod
     def cut(levels: Tensor, thresholds: Tensor) -> Cells | None:
@@ -137,7 +141,7 @@ class Cells:
             above = torch.bucketize(torch.cat([far, -near]), thresholds, right=True)
             if (above - below).max() <= 1:
                 own = torch.where(above > below, thresholds[below.clamp(max=len(thresholds) - 1)], math.inf)
-                return Cells(shift, first, count, own, torch.stack([levels[below], levels[above]], 1).flatten())
+                return Cells(shift, first, count, own, levels[below], levels[above])
         return None
 
     def nearest(self, y: Tensor) -> Tensor:
@@ -145,54 +149,5 @@ class Cells:
         bits = y.view(torch.int32)
         cell = ((bits & 0x7FFFFFFF) >> self.shift).clamp(self.first, self.first + self.count - 1) - self.first
         cell = torch.where(bits < 0, cell + self.count, cell)
-        thresholds, levels = self.thresholds.to(y.device), self.levels.to(y.device)
-        return levels[2 * cell + (y >= thresholds[cell])]
-
-
-class Posit(Table):
-    """Posit (Gustafson & Yonemoto 2017): a sign, a run of equal regime bits, `es` exponent bits, the fraction.
-
-    Rounds as the posit standard says: the midpoint of two neighbours is the value of the code between them with
-    one more bit, a tie goes to the even code, and a nonzero value never becomes zero.
-
-    Args:
-        bits: 3 to 8.
-        es: exponent bits, 0 to 2.
-
-    Raises:
-        ValueError: bits or es out of range.
-    """
-
-    _tiny_is_zero = False
-
-    def __init__(self, bits: int, es: int) -> None:
-        if not 3 <= bits <= 8 or not 0 <= es <= 2:
-            raise ValueError(f"posit({bits}, {es}) is not offered: bits are 3 to 8, exponent bits 0 to 2")
-        self.es = es
-        positive = [posit_value(code, bits, es) for code in range(1, 2 ** (bits - 1))]
-        self.bits = bits
-        super().__init__(f"posit{bits}_{es}", [*(-p for p in reversed(positive)), 0.0, *positive], bits)
-
-    def _midpoints(self) -> list[Fraction]:
-        codes = range(1, 2 ** (self.bits - 1) - 1)
-        between = [Fraction(posit_value(2 * code + 1, self.bits + 1, self.es)) for code in codes]
-        return [*(-m for m in reversed(between)), Fraction(0), Fraction(0), *between]
-
-    def _thresholds(self, dtype: torch.dtype) -> Tensor:
-        thresholds = super()._thresholds(dtype)
-        zero = self._levels.index(0.0)
-        thresholds[zero - 1] = 0.0  # anything below zero stays below it,
-        thresholds[zero] = torch.nextafter(torch.zeros((), dtype=dtype), torch.ones((), dtype=dtype))  # and above
-        return thresholds
-
-
-def posit_value(code: int, bits: int, es: int) -> float:
-    """The value of a positive posit code: useed**regime * 2**exponent * (1 + fraction), useed = 2**2**es."""
-    word = f"{code:0{bits - 1}b}"  # without the sign bit
-    run = len(word) - len(word.lstrip(word[0]))
-    regime = run - 1 if word[0] == "1" else -run
-    rest = word[run + 1 :]
-    exponent = int((rest[:es] + "0" * es)[:es] or "0", 2)  # exponent bits cut off at the right are zeros
-    fraction = rest[es:]
-    significand = 1.0 + (int(fraction, 2) / 2 ** len(fraction) if fraction else 0.0)
-    return significand * 2.0 ** (regime * 2**es + exponent)
+        thresholds, below, above = (t.to(y.device)[cell] for t in (self.thresholds, self.below, self.above))
+        return torch.where(y >= thresholds, above, below)

@@ -1,4 +1,4 @@
-"""Models: ResNets, an LSTM and a Transformer of our own, and any classifier of timm or torchvision.
+"""Models: ResNets, an LSTM, a Transformer and a detector of our own, and any classifier of timm or torchvision.
 
 They are plain modules in which everything that makes new values is a module, so that hooks can quantize it. timm and
 torchvision are imported when one of theirs is asked for.
@@ -7,7 +7,8 @@ torchvision are imported when one of theirs is asked for.
 from .external import timm, torchvision
 from .lstm import LSTMLanguageModel
 from .resnet import ResNet
+from .ssdlite import SSDLite
 from .transformer import Transformer
 from .visible import Visible, visible
 
-__all__ = ["LSTMLanguageModel", "ResNet", "Transformer", "Visible", "timm", "torchvision", "visible"]
+__all__ = ["LSTMLanguageModel", "ResNet", "SSDLite", "Transformer", "Visible", "timm", "torchvision", "visible"]

@@ -76,6 +76,10 @@ def search(
         ValueError: an unknown format or choice, no formats, fewer than 2 batches, a model or loss without a gradient,
             a loss that is not finite.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is {type(model).__name__}: give an nn.Module")
+    if not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__")):
+        raise ValueError(f"batches is {type(batches).__name__}: they are run in random order, so give list(batches)")
     chosen = resolve(formats)
     check(len(batches), method, by, activation, top, confidence, layers)
     chosen.sort(key=lambda f: _total(cost_of(f)))  # of formats that measure the same, the cheapest comes first
@@ -155,7 +159,6 @@ def cost_of(format: Format) -> Cost | None:
 def settings(probe: Probe) -> list[str]:
     """What is measured, for people."""
     size = sum(w.numel() for w in probe.weights.values())
-    hidden = [name for name, why in probe.left_out.items() if "products are inside" in why]
     where = "where G = A^T E uses it; the forward pass stays in full precision"
     if not probe.local:
         where = f"behind {len(probe.edges)} modules; the forward pass runs on it"
@@ -168,7 +171,10 @@ def settings(probe: Probe) -> list[str]:
         "the sum of two values; output not rounded",
         "model: evaluation mode (no dropout, running statistics of batch-norm)",
     ]
-    return lines + ([f"left in full precision, their products are hidden: {', '.join(hidden)}"] if hidden else [])
+    if probe.hidden:
+        hidden = ", ".join(f"{name} ({kind})" for name, kind in probe.hidden.items())
+        lines.append(f"left in full precision, and out of the angle, since their products cannot be reached: {hidden}")
+    return lines
 
 
 def check(batches: int, method: str, by: str, activation: str, top: int, confidence: float, layers: int) -> None:

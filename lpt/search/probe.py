@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..edge import HIDES_PRODUCTS
 from ..flow import PRODUCTS, DataFlow, attach_
 from ..formats import Format
 from ..indicators import angle
@@ -67,9 +68,10 @@ class Probe:
         if not self.weights:
             raise ValueError(
                 f"{type(model).__name__} has no weight that requires a gradient: the angle is that of the gradient of "
-                "all weights of products and embeddings; unfreeze them with requires_grad_()"
+                "all weights of products and embeddings (parameters called weight or ..._weight, of two dimensions or "
+                "more); unfreeze them with requires_grad_()"
             )
-        self.left_out: dict[str, str] = {}
+        self.hidden: dict[str, str] = {}  # modules whose products cannot be reached, with their kinds
         self.edges: list[str] = []
         self._errors, self._activations = _Choice(), _Choice()
         self._uses: list[Use] = []
@@ -82,8 +84,13 @@ class Probe:
         self._stance = torch.compiler.set_stance("force_eager")
         self._stance.__enter__()
         flow = attach_(model, DataFlow(gradient="fp32", scaling="current", input="fp32" if self.local else "dual"))
-        self.left_out, self.edges = flow.left_out, list(flow.edges)
+        self.edges = list(flow.edges)
         self._handles: list[Any] = [flow]
+        try:
+            self._see_only_what_is_rounded()
+        except ValueError:
+            self.__exit__()
+            raise
         for edge in flow.edges.values():
             if edge.error is not None:
                 edge.error = self._errors.rounder(edge.error.rest is not None)  # type: ignore[assignment]
@@ -130,6 +137,18 @@ class Probe:
         return angles
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _see_only_what_is_rounded(self) -> None:
+        """Take the weights whose products are hidden out of the angle: no format would turn their gradient."""
+        self.hidden = {n: type(m).__name__ for n, m in self.model.named_modules() if isinstance(m, HIDES_PRODUCTS)}
+        inside = tuple(f"{name}." if name else "" for name in self.hidden)
+        self.weights = {name: weight for name, weight in self.weights.items() if not name.startswith(inside)}
+        if not self.weights:
+            kinds = ", ".join(sorted(set(self.hidden.values())))
+            raise ValueError(
+                f"nothing of {type(self.model).__name__} can be rounded: its products are inside {kinds}, out of "
+                "reach; spell them out with modules (nn.Linear, lpt.ops; lpt.models has an LSTM and a Transformer)"
+            )
 
     def _loss(self, batch: Any) -> Tensor:
         with torch.enable_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,9 +62,11 @@ class Row:
 
     @property
     def octaves(self) -> int | None:
-        """How many powers of two its values span."""
-        valid = getattr(self.format, "valid_bits", None)
-        return None if valid is None else len(valid)
+        """How many powers of two its values span; None for more than 256 values."""
+        if self.bits > 8:
+            return None
+        smallest, largest = (math.frexp(v)[1] for v in self.format.values().abs().unique()[[1, -1]].tolist())
+        return largest - smallest + 1
 
     def record(self) -> dict[str, Any]:
         """The entries of `COLUMNS`."""
@@ -164,7 +167,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     mark = " ".join(["top"] * row.top + ["pareto"] * row.pareto)
     name = row.name if not row.name.startswith("[") else "-"
     return (
-        str(row.rank), name, row.valid_bits or "(tapered)", str(row.bits), angle(row.error, row.error_se),
+        str(row.rank), name, row.valid_bits or "-", str(row.bits), angle(row.error, row.error_se),
         angle(row.activation, row.activation_se), angle(row.both, row.both_se), str(row.batches),
         f"{row.cost.total:.0f}" if row.cost else "-", mark,
     )  # fmt: skip

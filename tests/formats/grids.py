@@ -43,6 +43,7 @@ FIXED = [f"fixed8_{f}" for f in range(8)]
 BYTE_NAMES = [*LISTS, *FULL, *FIXED, *POSITS, *NATURAL]  # every named format that has codes
 ODD_LISTS = [[7, 6, 5, 5, 4, 3, 2, 1], [5, 5, 3, 2, 1], [4, 5, 5, 2], [4, *[5] * 7, 3, 2, 1], [1, 9], [9, 1], [13, 1]]
 ODD_TABLE = np.float32([-3.0, -1.7, -0.3, 0.0, 2.0**-9, 0.1, 0.3, 1.0, 1.0 + 2.0**-23, 5.5, 1e4]).tolist()
+LARGE_TABLE = np.float32([i * abs(i) / 7 for i in range(-100, 101)]).tolist()
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lpt.formats import Format, Table, get
 
-from .grids import ODD_TABLE, assert_same, random_bits, specials
+from .grids import LARGE_TABLE, ODD_TABLE, assert_same, random_bits, specials
 
 ROUNDING = ["round", "round at an int", "round at 0", "floor", "ceil"]
 CODES = ["encode", "decode"]
@@ -18,7 +18,7 @@ NOISE = ["stochastic"]
 
 # Rounding is compiled for every family; what its families share, for those that differ in it: stochastic rounding
 # of octaves in float32 and in double and of tables, codes with and without a sign's symmetry, and the three ways
-# from an exponent to a scale.
+# from an exponent to a scale. A table of few values is compared with each of them, a large one looked up.
 FORMATS = {
     "fp134": [*ROUNDING, *CODES, *NOISE, "scale_of"],
     "int8": ROUNDING,
@@ -31,6 +31,7 @@ FORMATS = {
     "ocp_e4m3": [*ROUNDING, *CODES, "scale_of"],
     "posit8_1": [*ROUNDING, *CODES, *NOISE],
     "table": [*ROUNDING, *CODES],
+    "large table": ["round", "round at 0"],
     "bf16": [*ROUNDING, *NOISE],
     "fp169": ROUNDING,
 }
@@ -41,7 +42,8 @@ FASTER = {"realize_opcount_threshold": 10}
 
 
 def format_of(name: str) -> Format:
-    return Table("odd", ODD_TABLE) if name == "table" else get(name)
+    tables = {"table": ODD_TABLE, "large table": LARGE_TABLE}
+    return Table(name, tables[name]) if name in tables else get(name)
 
 
 def operations(fmt: Format) -> dict[str, Callable[..., Tensor]]:

@@ -11,6 +11,7 @@ from lpt.formats import Format, Octaves, Posit, Table, family, get
 
 from .grids import (
     BYTE_NAMES,
+    LARGE_TABLE,
     ODD_LISTS,
     ODD_TABLE,
     WIDE,
@@ -35,9 +36,9 @@ OTHERS = {
     "126 octaves": (lambda: get([1] * 125 + [10]), lambda: octaves([1] * 125 + [10])),  # the most for float32
     "high tops": (lambda: Octaves("t", [10, 1], 110), lambda: octaves([10, 1], 110)),  # 2**133 in float32's c
     "table": (lambda: Table("odd", ODD_TABLE), lambda: table(ODD_TABLE)),
+    "large table": (lambda: Table("large", LARGE_TABLE), lambda: table(LARGE_TABLE)),
     "wide table": (lambda: Table("wide", WIDE_TABLE), lambda: table(WIDE_TABLE)),
     "negative": (lambda: Table("negative", [-2, -0.5, 0]), lambda: table([-2, -0.5, 0])),
-    "posit5_1": (lambda: Posit(5, 1), lambda: posit(5, 1)),
 }
 
 
@@ -74,6 +75,20 @@ def test_other_formats_are_exact(name: str) -> None:
     for scale in SCALES:
         few = np.random.default_rng(3).permutation(critical(fast, scale))[:50_000]
         check(fmt, fast, np.concatenate([random_bits(20_000, scale + 200), specials(), few]), scale)
+
+
+@pytest.mark.parametrize("es", [0, 1, 2])
+@pytest.mark.parametrize("bits", range(3, 9))
+def test_every_posit_is_exact(bits: int, es: int) -> None:
+    """Every pattern of a float32's upper 16 bits, which hold all levels and ties, and the float32s beside each."""
+    upper = np.arange(2**16, dtype=np.uint32) << 16
+    x = np.concatenate([upper, upper | 1, upper | 0xFFFF]).view(np.float32)
+    fmt, fast = Posit(bits, es), Fast(posit(bits, es))
+    for scale in (0, -37):
+        check(fmt, fast, x, scale)
+    up = torch.arange(len(x)) % 3 == 0
+    t = torch.from_numpy(x)
+    assert_same(fmt.directed(t, up), torch.where(up, fmt.ceil(t), fmt.floor(t)), x, fmt.name)
 
 
 @pytest.mark.parametrize("name", WIDE)

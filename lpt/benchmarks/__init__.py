@@ -1,0 +1,8 @@
+"""What simulated low precision costs, measured: the parts of scripts/benchmark.py.
+
+measuring   works that take turns, their medians and ratios, and the table that is printed
+rounding    each rounding beside a copy, and other libraries at the same work
+training    the training step: ratios, curves over model and batch size, the profile
+starting    the time before the first step: imports and compilation
+chart       all ratios in one chart
+"""

@@ -1,0 +1,155 @@
+"""The sections of the page: what `reproduce` and `search_formats` left in their folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .figure import Figure
+from .ranking import figures as ranking_figures
+
+RESULT = "result.json"
+RANKING = "ranking.csv"
+EMPTY: dict[type, Any] = {str: "", list: [], float: None}
+# The entries of result.json and what they are; one that is missing or null is empty, save name and title.
+ENTRIES: dict[str, type] = {
+    "name": str, "title": str, "size": str, "rebuilds": str, "claim": str, "command": str, "data": list, "runs": list,
+    "git_commit": str, "versions": str, "hardware": str, "wall_seconds": float, "notes": list, "tables": list,
+    "figures": list,
+}  # fmt: skip
+
+
+@dataclass
+class Table:
+    """Rows of cells: text, numbers, or None where there is nothing."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass
+class Section:
+    """One result as it is shown. `warnings` tells what of it could not be."""
+
+    name: str
+    title: str
+    folder: str
+    size: str = ""
+    rebuilds: str = ""
+    claim: str = ""
+    command: str = ""
+    data: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+    git_commit: str = ""
+    versions: str = ""
+    hardware: str = ""
+    wall_seconds: float | None = None
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def found(outputs: Path) -> list[Path]:
+    """The folders that `read` reads in `outputs` (outputs/ or outputs/reproduce/): reproductions, then searches."""
+    patterns = (f"*/{RESULT}", f"reproduce/*/{RESULT}", f"search-*/{RANKING}")
+    return [path.parent for pattern in patterns for path in sorted(outputs.glob(pattern))]
+
+
+def read(folder: Path) -> Section:
+    """The section of a folder with a result.json or a ranking.csv.
+
+    Raises:
+        ValueError: the folder has neither, or it cannot be read; the message says why in a line.
+    """
+    try:
+        if (folder / RESULT).is_file():
+            return _result(json.loads((folder / RESULT).read_text(encoding="utf-8")), folder)
+        if (folder / RANKING).is_file():
+            return _search(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: left out, since it cannot be read: {_line(error)}") from None
+    raise ValueError(f"{folder}: left out, since it holds neither {RESULT} nor {RANKING}")
+
+
+def _result(entries: Any, folder: Path) -> Section:
+    if not isinstance(entries, dict) or not all(entries.get(key) for key in ("name", "title")):
+        raise ValueError(f"{RESULT} is not that of a reproduction: it has no name and title")
+    values: dict[str, Any] = {}
+    if isinstance(entries.get("versions"), dict):
+        entries["versions"] = ", ".join(f"{name} {version}" for name, version in entries["versions"].items())
+    for key, kind in ENTRIES.items():
+        value = entries.get(key)
+        if value is not None and not isinstance(value, (int, float) if kind is float else kind):
+            raise ValueError(f"{key} in {RESULT} is a {type(value).__name__}, not a {kind.__name__}")
+        values[key] = EMPTY[kind] if value is None else value
+    section = Section(**{**values, "folder": str(folder), "tables": [], "figures": []})
+    for key, make in (("tables", _table), ("figures", Figure.of)):
+        for one in values[key]:
+            try:
+                getattr(section, key).append(make(one))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                title = one.get("title") if isinstance(one, dict) else None
+                section.warnings.append(f"{folder}: one of its {key} ({title}) is left out: {_line(error)}")
+    return section
+
+
+def _table(entries: Any) -> Table:
+    table = Table(entries.get("title", ""), list(entries["columns"]), [list(row) for row in entries["rows"]])
+    for row in table.rows:
+        if len(row) != len(table.columns):
+            raise ValueError(f"a row of {len(row)} cells under {len(table.columns)} columns")
+    return table
+
+
+def _search(folder: Path) -> Section:
+    with (folder / RANKING).open(newline="", encoding="utf-8") as file:
+        records: list[dict[str, Any]] = list(csv.DictReader(file))
+    for record in records:
+        for key, value in record.items():
+            if key not in ("name", "valid_bits", "top", "pareto"):
+                record[key] = float(value) if value else None
+        record |= {key: record[key] == "True" for key in ("top", "pareto")}
+    summary = _json(folder / "summary.json")
+    text = (folder / "ranking.txt").read_text(encoding="utf-8") if (folder / "ranking.txt").is_file() else ""
+    settings = text.partition("\n\n")[0].splitlines()
+    notes = [*settings, "costs are a model, in gate equivalents of a multiplier-accumulator, not a synthesis"]
+    if summary.get("confidence") is not None and summary.get("evaluations"):
+        notes.append(
+            f"{summary['evaluations']:,} evaluations of a format on a batch, of {summary['exhaustive_evaluations']:,}; "
+            f"the first {len(summary['top'])} are right with {summary['confidence']:.1%} confidence, up to formats "
+            "closer than 0.02 degrees or their paired standard error"
+        )
+    columns = ["rank", "format", "valid bits per octave", "bits", "error E", "activation A", "both", "batches",
+               "cost", ""]  # fmt: skip
+    rows = [
+        [int(r["rank"]), r["name"] if r["name"][:1] != "[" else "", r["valid_bits"], int(r["bits"]),
+         *(f"{r[k]:.3f} ± {r[f'{k}_se']:.3f}" for k in ("error", "activation", "both")), int(r["batches"]),
+         r["cost"], "not dominated" if r["pareto"] else ""]
+        for r in records
+    ]  # fmt: skip
+    title = summary.get("title", folder.name)
+    return Section(
+        name=folder.name, title=f"Search: {title}", folder=str(folder), command=summary.get("command", ""),
+        rebuilds=f"A ranking of {len(records)} formats by the angle by which rounding turns the gradient of a trained "
+        "model. Nothing is trained in any of them.",
+        git_commit=summary.get("git_commit") or "", hardware=summary.get("hardware") or "",
+        versions=summary.get("versions") or "",
+        wall_seconds=summary.get("wall_seconds"), notes=notes,
+        tables=[Table("From best to worst; angles in degrees", columns, rows)],
+        figures=ranking_figures(records, ("both", "error", "activation")),
+    )  # fmt: skip
+
+
+def _json(path: Path) -> dict[str, Any]:
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _line(error: Exception) -> str:
+    text = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split())
