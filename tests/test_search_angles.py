@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from networks import convolutional, images
 from torch import Tensor, nn
 
 import lpt
-from lpt.ops import Add, Mul
+from lpt.models import LSTMLanguageModel, Transformer
+from lpt.ops import Add, Function, Mul
+from lpt.parameters import quantizable
 from lpt.search import Probe
 
 LISTS = {
@@ -131,21 +134,28 @@ def degrees(g: list[Tensor], h: list[Tensor]) -> float:
 
 def own_local(model: nn.Module, x: Tensor, y: Tensor, weights: list[Tensor], format: str) -> list[Tensor]:
     """Each product again, on its rounded input, with its output's gradient of the pass in full precision."""
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-    kinds = (nn.Conv2d, nn.Linear)
-    hooks = [m.register_forward_hook(lambda m, a, z: calls.append((m, a[0], z))) for m in model.modules()
-             if isinstance(m, kinds)]  # fmt: skip
-    loss = F.cross_entropy(model(x), y)
+    return own_local_of(model, lambda: F.cross_entropy(model(x), y), x, weights, format)
+
+
+def own_local_of(
+    model: nn.Module, compute: Callable[[], Tensor], x: Tensor, weights: list[Tensor], format: str
+) -> list[Tensor]:
+    """The same of any loss; a product may be a `Function(F.linear)` that is handed its weight."""
+    calls: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]] = []
+    products = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))
+                or (isinstance(m, Function) and m.function is F.linear)]  # fmt: skip
+    hooks = [m.register_forward_hook(lambda m, a, z: calls.append((m, a, z))) for m in products]
+    loss = compute()
     for hook in hooks:
         hook.remove()
     errors = torch.autograd.grad(loss, [z for _, _, z in calls], retain_graph=True)
     plain = torch.autograd.grad(loss, weights, retain_graph=True)
-    again = sum(
-        (m((dual if a is x else nearest)(a.detach(), format)) * e).sum()
+    change = sum(
+        ((m((dual if a[0] is x else nearest)(a[0].detach(), format), *a[1:]) - m(a[0].detach(), *a[1:])) * e).sum()
         for (m, a, _), e in zip(calls, errors, strict=True)
     )
-    rounded = torch.autograd.grad(again, weights, allow_unused=True)
-    return [p if r is None else r for p, r in zip(plain, rounded, strict=True)]
+    changes = torch.autograd.grad(change, weights, allow_unused=True)
+    return [p if c is None else p + c for p, c in zip(plain, changes, strict=True)]
 
 
 # -- compared ----------------------------------------------------------------------------------------------------------
@@ -188,3 +198,30 @@ def test_angles_equal_a_computation_of_their_own(make, format: str) -> None:
         assert found.error == pytest.approx(wanted["error"], abs=NEAR)
         assert found.activation == pytest.approx(wanted[activation], abs=NEAR)
     assert all(angle > 0.01 for angle in wanted.values())
+
+
+def language() -> tuple[nn.Module, Callable[[], Tensor]]:
+    model = LSTMLanguageModel(11, width=6).double()
+    words = torch.randint(11, (5, 4))
+    return model, lambda: F.cross_entropy(model(words)[0].flatten(0, 1), torch.arange(20) % 11)
+
+
+def translation() -> tuple[nn.Module, Callable[[], Tensor]]:
+    model = Transformer(13, 0, width=8, layers=1, heads=2, feedforward=12).double()
+    source, target = torch.randint(1, 13, (5, 6)), torch.randint(1, 13, (5, 4))
+    return model, lambda: F.cross_entropy(model(source, target).flatten(0, 1), torch.arange(20) % 13)
+
+
+@pytest.mark.parametrize("make", [language, translation])
+def test_weights_that_a_product_is_handed_count(make) -> None:
+    torch.manual_seed(0)
+    model, compute = make()
+    model.eval()
+    weights = list(quantizable(model).values())
+    with Probe(model, lambda _: compute()) as probe:
+        found = probe.at(())(lpt.formats.get("fp134"), True)
+    reference = list(torch.autograd.grad(compute(), weights))
+    wanted = own_local_of(model, compute, torch.empty(0), weights, "fp134")
+    assert found.activation == pytest.approx(degrees(wanted, reference), abs=NEAR)
+    for name, layer in zip(probe.weights, found.activation_layers, strict=True):
+        assert (layer > 0) == (name != "source.tokens.weight"), name  # which is looked up, and no product

@@ -26,7 +26,7 @@ from ..formats import Format
 from ..indicators import angle
 from ..parameters import quantizable
 from ..quantizer import Mode, Quantizer
-from .operands import Use, weight_gradient
+from .operands import Use, is_linear, rows_of, weight_gradient
 
 ORTHOGONAL = 90.0  # the angle of a gradient that a format has turned to nothing: no longer a direction of descent
 ACTIVATIONS = ("local", "propagated")
@@ -103,6 +103,8 @@ class Probe:
             for module in model.modules():
                 if isinstance(module, PRODUCTS) and id(module.weight) in names:
                     self._handles.append(module.register_forward_hook(self._see_use(names[id(module.weight)])))
+                elif is_linear(module):
+                    self._handles.append(module.register_forward_hook(self._see_handed, with_kwargs=True))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -175,8 +177,9 @@ class Probe:
                 if id(use.operand) not in rounded:
                     quantizer = self._activations.quantizer(format, use.dual)
                     rounded[id(use.operand)] = quantizer(use.operand, False) - use.operand
-                change = weight_gradient(use.module, rounded[id(use.operand)], use.error)
-                changes[use.weight] = changes[use.weight] + change if use.weight in changes else change
+                if use.weight not in changes:
+                    changes[use.weight] = torch.zeros_like(self.weights[use.weight])
+                changes[use.weight][use.rows] += weight_gradient(use.module, rounded[id(use.operand)], use.error)
         return [g + changes[n] if n in changes else g for n, g in zip(self.weights, reference, strict=True)]
 
     def _propagated(self, batch: Any, format: Format) -> list[Tensor]:
@@ -187,13 +190,21 @@ class Probe:
         leaves = pytree.tree_leaves((args, kwargs))
         self._inputs = {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
 
-    def _see_use(self, weight: str) -> Callable[..., None]:
+    def _see_handed(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
+        """A product that is handed its weight: which one is it?"""
+        handed = args[1] if len(args) > 1 else kwargs["weight"]
+        for name, weight in self.weights.items():
+            rows = rows_of(handed, weight)
+            if rows is not None:
+                self._see_use(name, rows)(module, args, output)
+
+    def _see_use(self, weight: str, rows: slice = slice(None)) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             operand = args[0].detach()
             dual = operand.untyped_storage().data_ptr() in self._inputs
             same = [use.operand for use in self._uses if use.operand.data_ptr() == operand.data_ptr()]
             same = [other for other in same if other.shape == operand.shape and other.stride() == operand.stride()]
-            use = Use(weight, module, same[0] if same else operand, dual)
+            use = Use(weight, module, same[0] if same else operand, dual, rows)
             self._uses.append(use)
 
             def keep(grad: Tensor) -> None:
