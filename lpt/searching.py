@@ -58,8 +58,9 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
         whole("batch_size", config["batch_size"], 1)
     resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
     file = saved.find(config["checkpoint"]) if config["checkpoint"] else _trained(cfg, choices)
+    names = {"model": str(cfg.model.get("name") or choices["model"]), "data": choices["data"]}
     if (file.resolve().parents[1] / "config.yaml").is_file():
-        _as_in_its_run(cfg, file)
+        names |= _as_in_its_run(cfg, file)
     training: Training = build("trainer", cfg.trainer)
     task = make_task(cfg, training)
     saved.load(task.model, file)
@@ -68,15 +69,14 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
         task.batches_per_epoch(1)
     config |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "data", "task")}
     config["checkpoint"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    names = [choices["model"], choices["data"]]
-    folder = SearchFolder(Path(cfg.paths.outputs) / run_name(config, ["search", *names, config["method"]]))
+    folder = SearchFolder(Path(cfg.paths.outputs) / run_name(config, ["search", *names.values(), config["method"]]))
     try:
         with told("paths.outputs"):
             state = folder.open(resume)
         if state == "finished":
             print("this search is finished (resume=false measures afresh)", file=sys.stderr)
         else:
-            _measure(cfg, config, task, formats, folder, file, " on ".join(names), progress)
+            _measure(cfg, config, task, formats, folder, file, " on ".join(names.values()), progress)
         text = (folder.path / "ranking.txt").read_text(encoding="utf-8")
     finally:
         folder.close()
@@ -98,8 +98,11 @@ def _trained(cfg: DictConfig, choices: dict[str, str]) -> Path:
     return saved.find(folder.path)
 
 
-def _as_in_its_run(cfg: DictConfig, file: Path) -> None:
-    """Model, data and task as in the run that wrote `file`, for all that the command line does not choose."""
+def _as_in_its_run(cfg: DictConfig, file: Path) -> dict[str, str]:
+    """Model, data and task as in the run that wrote `file`, for all that the command line does not choose.
+
+    Returns the names of the model and the data that come from there.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     given = [o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task]
@@ -108,6 +111,8 @@ def _as_in_its_run(cfg: DictConfig, file: Path) -> None:
         for group in ("model", "data", "task"):
             if group not in given:
                 cfg[group] = run[group]
+    known = RunFolder(file.resolve().parents[1]).summary()
+    return {group: known[group] for group in ("model", "data") if group in known and group not in given}
 
 
 def _measure(

@@ -22,9 +22,9 @@ from lpt.searching import rank
 SMALL = (*TINY, "indicators=none", "batches=6", "formats=[fp134,fp143,fp152,int8,int6,posit8_0]", "top=2", "layers=1")
 
 
-def search(folder: Path, *overrides: str) -> int:
+def search(folder: Path, *overrides: str, small: tuple[str, ...] = SMALL) -> int:
     before = sys.argv
-    sys.argv = ["scripts/search_formats.py", *SMALL, f"paths.outputs={folder}", *overrides]
+    sys.argv = ["scripts/search_formats.py", *small, f"paths.outputs={folder}", *overrides]
     try:
         return main("search", rank)
     except SystemExit as stop:
@@ -66,6 +66,11 @@ def test_a_search_trains_measures_and_typed_again_prints(
     run = found(tmp_path, "resnet8-digits-fp32-fp32-seed0-")
     assert search(tmp_path, f"checkpoint={run}", "method=exhaustive", "activation=propagated") == 0
     assert "every format on every one of 6 batches" in capfd.readouterr().out
+    known = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(known | {"data": "another"}))
+    few = ("batches=2", "batch_size=16", "formats=[fp134,int8]", "trainer.accelerator=cpu", "logger.mode=disabled")
+    assert search(tmp_path, f"checkpoint={run}", small=few) == 0  # model and data of the run, and their names
+    found(tmp_path, "search-resnet8-another-race-")
     # A state dict
     state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     torch.save({k.removeprefix("model."): v for k, v in state.items()}, tmp_path / "weights.pt")
