@@ -25,6 +25,7 @@ class Mode:
     fused: bool = False  # compile the rounding into one pass over memory
     counting: bool = False  # count saturation, underflow and nan
     duals: list[Tensor] | None = None  # where an audit collects the sums of two values that were made
+    made: Callable[[Tensor, Format, Tensor], None] | None = None  # is told of values, their format and scale
 
 
 class Quantizer:
@@ -70,6 +71,8 @@ class Quantizer:
         if self.mode.counting:
             self._count(x, q, self._scale(x))
         if self.rest is None:
+            if self.mode.made is not None:
+                self.mode.made(q, self.format, self.format.scale_for(self.scale if self.started else self._scale(x)))
             return q
         q = q + self.rest(x - q, training)
         if self.mode.duals is not None:

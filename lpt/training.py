@@ -9,15 +9,8 @@ from typing import Any
 
 from .errors import UserError
 
-PRECISIONS = {
-    "32-true": "everything in float32",
-    "bf16-mixed": "products in bfloat16, weights and gradients in float32",
-}
-WHY_NOT = {
-    "16-mixed": "its loss scaler skips steps while the masters are in the parameters",
-    "16-true": "masters and gradients need float32",
-    "bf16-true": "masters and gradients need float32",
-}
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}  # our names -> the Trainer's
+MEANING = "32 (everything in float32) or bf16 (products in bfloat16, everything else in float32)"
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class Training:
         accelerator: auto (a CUDA GPU if there is one), cpu or cuda.
         devices: processes, one a device.
         strategy: auto, or ddp for several devices.
-        precision: 32-true or bf16-mixed.
+        precision: 32, or bf16: products in bfloat16 (`lpt/bf16.py`). The key `precision` of a run.
         deterministic: refuse operations on a GPU that are not reproducible (on the CPU all are).
         log_every: optimizer steps a logging window.
         checkpoint_every: optimizer steps between checkpoints inside an epoch; 0 saves after each epoch only.
@@ -52,7 +45,7 @@ class Training:
     accelerator: str = "auto"
     devices: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: str = "32"
     deterministic: bool = False
     log_every: int = 20
     checkpoint_every: int = 200
@@ -61,7 +54,7 @@ class Training:
         least = {"checkpoint_every": 0}
         for field in fields(self):
             value = getattr(self, field.name)
-            if "int" in str(field.type) and value is not None:
+            if str(field.type) in ("int", "int | None") and value is not None:
                 low = least.get(field.name, 1)
                 if isinstance(value, bool) or not isinstance(value, int) or value < low:
                     raise UserError(f"trainer.{field.name}={value!r}: give a whole number from {low} upward")
@@ -70,9 +63,7 @@ class Training:
         _choice("accelerator", self.accelerator, ("auto", "cpu", "cuda"))
         _choice("strategy", self.strategy, ("auto", "ddp"))
         if str(self.precision) not in PRECISIONS:
-            why = f" ({WHY_NOT[self.precision]})" if self.precision in WHY_NOT else ""
-            valid = "; ".join(f"{name}: {meaning}" for name, meaning in PRECISIONS.items())
-            raise UserError(f"trainer.precision={self.precision!r} is not supported{why}. Valid: {valid}")
+            raise UserError(f"precision={self.precision!r}: give {MEANING}; masters and gradients need float32")
 
     def batches(self, per_epoch: int) -> tuple[int, int]:
         """Epochs (the last one perhaps cut short) and optimizer steps of the whole run.
@@ -108,7 +99,8 @@ class Training:
             )
         return pl.Trainer(
             default_root_dir=folder, callbacks=callbacks, logger=loggers, max_epochs=epochs,
-            accelerator=accelerator, devices=self.devices, strategy=self._strategy(), precision=self.precision,  # type: ignore[arg-type]
+            accelerator=accelerator, devices=self.devices, strategy=self._strategy(),
+            precision=PRECISIONS[str(self.precision)],  # type: ignore[arg-type]
             accumulate_grad_batches=self.accumulate_grad_batches, gradient_clip_val=self.gradient_clip_val,
             deterministic=self.deterministic and accelerator == "cuda", use_distributed_sampler=False,
             num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,

@@ -12,8 +12,8 @@ LPT = Path(__file__).resolve().parents[1] / "lpt"
 # Every module of lpt has its layer here; the numbers are those of the design.
 LAYERS = {
     "errors": 0, "formats": 0, "heap": 0,
-    "": 1, "audit": 1, "coverage": 1, "edge": 1, "flow": 1, "indicators": 1, "ops": 1, "parameters": 1, "quantizer": 1,
-    "weights": 1,
+    "": 1, "audit": 1, "bf16": 1, "coverage": 1, "edge": 1, "flow": 1, "indicators": 1, "ops": 1, "packing": 1,
+    "parameters": 1, "quantizer": 1, "weights": 1,
     "data": 2, "models": 2, "search": 2,
     "callbacks": 3, "loggers": 3, "report": 3, "tasks": 3,
     "benchmarks": 4, "build": 4, "evaluation": 4, "experiment": 4, "folder": 4, "messages": 4, "reproductions": 4,

@@ -105,8 +105,9 @@ def test_formats_and_schemes_run(tmp_path: Path, format: str, weights: str) -> N
     assert summary(tmp_path)["format"] == format and summary(tmp_path)["weights"] == weights
 
 
-def test_bf16_and_compile_settings_reach_the_trainer(tmp_path: Path) -> None:
-    assert train(tmp_path, "trainer.precision=bf16-mixed", "trainer.max_steps=2") == 0
+def test_bf16_and_packed_memory_train(tmp_path: Path) -> None:
+    assert train(tmp_path, "precision=bf16", "memory=packed", "trainer.max_steps=2", *PROBED) == 0
+    assert summary(tmp_path)["status"] == "finished"
 
 
 # -- fine-tuning -----------------------------------------------------------------------------------------------------
@@ -148,7 +149,9 @@ MISTAKES = {
     "format=custom format.value=[0,3]": ["0 is not a number of valid bits"],
     f"format=custom format.value=[{','.join('2' * 200)}]": ["float32's range"],
     "format.scaling=loose": ["loose", "tracked"],
-    "trainer.precision=16-mixed": ["16-mixed", "bf16-mixed"],
+    "precision=16-mixed": ["16-mixed", "bf16"],
+    "memory=small": ["small", "packed"],
+    "memory=packed compile=true": ["compile=rounding"],
     "trainer.epochs=0": ["trainer.epochs=0"],
     "trainer.batch_size=many": ["many"],
     "trainer.batch_size=5000": ["96 training examples", "batch"],

@@ -10,8 +10,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
+from ..bf16 import ExactProducts
 from ..flow import DataFlow, Flow, attach_
 from ..formats.fused import why_not_fused
+from ..packing import Packing
 from ..weights import QuantizedWeights
 from .step import every_rank, own_rank
 
@@ -24,6 +26,8 @@ class Quantization(pl.Callback):
         weights: model -> its quantized weights.
         compile: False; "rounding", to compile the rounding alone; True, to compile the model as well, once every
             tracked scale has started: with the second step, as a rule.
+        packed: keep codes for the backward pass (`lpt/packing.py`).
+        bf16: the Trainer's precision is bf16-mixed (`lpt/bf16.py`).
 
     The order within one optimizer step: backward (A, E), accumulation and all-reduce, G rounded, masters put in,
     gradients clipped, optimizer's step on the masters, new masters rounded into the parameters.
@@ -33,10 +37,12 @@ class Quantization(pl.Callback):
     weights: QuantizedWeights
 
     def __init__(
-        self, flow: DataFlow, weights: Callable[[nn.Module], QuantizedWeights], compile: bool | str = False
-    ) -> None:
+        self, flow: DataFlow, weights: Callable[[nn.Module], QuantizedWeights], compile: bool | str = False,
+        packed: bool = False, bf16: bool = False,
+    ) -> None:  # fmt: skip
         self.make_flow, self.make_weights = flow, weights
-        self.compile = compile
+        self.compile, self.packed, self.bf16 = compile, packed, bf16
+        self._execution: list[ExactProducts | Packing] = []
         self._hook: Any = None
         self._compiled = False
 
@@ -60,6 +66,10 @@ class Quantization(pl.Callback):
         task.to(trainer.strategy.root_device)
         self.flow = attach_(task.model, self.make_flow)
         self.weights = self.make_weights(task.model)
+        if self.bf16:
+            self._execution.append(ExactProducts(self.flow))
+        if self.packed:
+            self._execution.append(Packing(self.flow))
         if self.compile and (why_not := why_not_fused()):
             self.compile = False
             message = f"torch.compile does not work here, so all runs eagerly: slower, but the same values ({why_not})"
@@ -84,6 +94,8 @@ class Quantization(pl.Callback):
             self.weights.restore()
 
     def teardown(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
+        for part in self._execution:
+            part.remove()
         if hasattr(self, "flow"):
             self.flow.remove()
         if self._hook is not None:

@@ -1,0 +1,176 @@
+"""`memory=packed`: what autograd keeps for the backward pass, as codes of one byte where it lies on a format's grid.
+
+Behind an Edge every activation A is a value of its format at a known scale, so that a byte holds what float32 spends
+four on. Nothing is lost: decoded, the values are the same (a zero loses its sign). Whatever else the graph keeps stays
+as it is: the network's input and its sum of two values, values of formats wider than a byte, results of functions that
+are no modules, indices and masks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from .bf16 import fits
+from .edge import KEEPS_GRID
+from .flow import Flow
+from .formats import Format
+from .formats.scaling import times_power_of_two
+
+
+class Packing:
+    """While the model of `flow` runs forward with gradients, the graph keeps codes; it decodes them as they are used.
+
+    Tensors that share memory (an activation, its views, what a ReLU made of it in place) share their codes.
+
+    Args:
+        flow: the handle of the model's data flow; `remove` takes the hooks off again.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.saved_bytes = 0  # that the graph kept in the last forward pass, parameters apart
+        self._parameters: set[int] = set()
+        self._grids: dict[StorageWeakRef, _Grid] = {}
+        self._kept: dict[StorageWeakRef, list[_Kept]] = {}
+        self._hooks: Any = None
+        root = flow.model
+        self._handles: list[Any] = [
+            root.register_forward_pre_hook(self._begin), root.register_forward_hook(self._end, always_call=True)
+        ]  # fmt: skip
+        for module in root.modules():
+            if isinstance(module, KEEPS_GRID):
+                self._handles.append(module.register_forward_pre_hook(self._may_change))
+                self._handles.append(module.register_forward_hook(self._still_on_grid))
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    # -- around the forward pass -----------------------------------------------------------------------------------
+
+    def _begin(self, module: nn.Module, args: Any) -> None:
+        if self._hooks is None and torch.is_grad_enabled():
+            self._parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+            self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+            self._hooks.__enter__()
+            self.flow.mode.made = self._made
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._hooks is None:
+            return
+        self._hooks.__exit__(None, None, None)
+        self._hooks = self.flow.mode.made = None
+        self.saved_bytes = sum(map(_bytes, self._kept.values()))
+        self._grids.clear()
+        self._kept.clear()
+
+    # -- which memory lies on which grid ---------------------------------------------------------------------------
+
+    def _made(self, q: Tensor, format: Format, scale: Tensor) -> None:
+        """An Edge has made `q`, values of `format` at `scale`; told by its quantizer."""
+        if format.bits <= 8 and fits(format) and q.dtype in (torch.float32, torch.bfloat16):
+            self._register(q, _Grid(format, scale.clone(), q.dtype, q._version))
+
+    def _register(self, q: Tensor, grid: _Grid) -> None:
+        memory = StorageWeakRef(q.untyped_storage())
+        self._grids[memory] = grid
+        for kept in self._kept.get(memory, ()):  # kept before its grid was known: by a ReLU, say, its own result
+            kept.pack(grid)
+
+    def _may_change(self, module: nn.Module, args: Any) -> None:
+        grid = self._grid_of(args[0]) if args and isinstance(args[0], Tensor) else None
+        if grid is not None and getattr(module, "inplace", False):
+            grid.version = grid.codes = None
+
+    def _still_on_grid(self, module: nn.Module, args: Any, output: Any) -> None:
+        grid = self._grid_of(args[0]) if args and isinstance(args[0], Tensor) else None
+        if grid is None or not isinstance(output, Tensor):
+            return
+        if output.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr():
+            grid.version = output._version
+        else:
+            self._register(output, _Grid(grid.format, grid.scale, grid.dtype, output._version))
+
+    def _grid_of(self, x: Tensor) -> _Grid | None:
+        grid = self._grids.get(StorageWeakRef(x.untyped_storage()))
+        return grid if grid is not None and grid.version in (None, x._version) else None
+
+    # -- what autograd calls ---------------------------------------------------------------------------------------
+
+    def _pack(self, x: Tensor) -> Tensor | _Kept:
+        storage = x.untyped_storage()
+        if x.layout != torch.strided or storage.data_ptr() in self._parameters:
+            return x.detach()
+        kept = _Kept(x)
+        if (grid := self._grid_of(x)) is not None:
+            kept.pack(grid)
+        self._kept.setdefault(StorageWeakRef(storage), []).append(kept)
+        return kept
+
+
+class _Grid:
+    """The memory that holds values of `format` at `scale`, as long as its version is `version` (None: any)."""
+
+    def __init__(self, format: Format, scale: Tensor, dtype: torch.dtype, version: int | None) -> None:
+        self.format, self.scale, self.dtype, self.version = format, scale, dtype, version
+        self.codes: Tensor | None = None  # of the whole memory; made when first needed
+
+    def encode(self, x: Tensor) -> Tensor:
+        if self.codes is None:
+            whole = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
+            self.codes = _encode(self.format, whole, self.scale)
+        return self.codes
+
+
+class _Kept:
+    """One tensor that the graph keeps: itself, or the codes of its memory and its place in there."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.tensor: Tensor | None = x.detach()
+        self.version = x._version
+        self.place = (x.shape, x.stride(), x.storage_offset())
+        self.grid: _Grid | None = None
+        self.codes: Tensor | None = None
+
+    def pack(self, grid: _Grid) -> None:
+        if self.tensor is not None and grid.version in (None, self.version) and self.tensor.dtype == grid.dtype:
+            self.codes, self.grid, self.tensor = grid.encode(self.tensor), grid, None
+
+    def unpack(self) -> Tensor:
+        if self.tensor is not None:
+            return self.tensor
+        assert self.codes is not None and self.grid is not None
+        return _decode(self.grid, self.codes).as_strided(*self.place)
+
+
+def _bytes(same: list[_Kept]) -> int:
+    """Of what is kept of one memory: itself once, if anything needs it, and its codes."""
+    plain = max((kept.tensor.untyped_storage().nbytes() for kept in same if kept.tensor is not None), default=0)
+    return plain + sum({id(k.codes): k.codes.nbytes for k in same if k.codes is not None}.values())
+
+
+def _unpack(kept: Tensor | _Kept) -> Tensor:
+    return kept.unpack() if isinstance(kept, _Kept) else kept
+
+
+@cache
+def _table(format: Format, device: torch.device) -> Tensor:
+    """The code of every bfloat16: a value of at most 8 significant bits is the upper half of its float32."""
+    return format.encode((torch.arange(1 << 16, dtype=torch.int32) << 16).view(torch.float32)).to(device)
+
+
+def _encode(format: Format, x: Tensor, scale: Tensor) -> Tensor:
+    """As `format.encode`, for x whose values are of the format already."""
+    bits = times_power_of_two(x.float(), -scale).view(torch.int32) >> 16 & 0xFFFF
+    return _table(format, x.device)[bits]
+
+
+def _decode(grid: _Grid, codes: Tensor) -> Tensor:
+    """As `grid.format.decode`."""
+    values = grid.format.decode(torch.arange(256, dtype=torch.uint8, device=codes.device), grid.scale)
+    return values.to(grid.dtype)[codes.to(torch.int32)]

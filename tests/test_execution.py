@@ -1,0 +1,232 @@
+"""memory=packed, precision=bf16, and what a training step must not do: wait for the device, or grow."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import resnet18 as stock_resnet18
+
+import lpt
+from lpt.bf16 import ExactProducts
+from lpt.models import LSTMLanguageModel, ResNet, Transformer, torchvision
+from lpt.packing import Packing
+
+Made = tuple[nn.Module, Callable[[], Tensor]]
+
+
+def images(model: nn.Module, size: int = 16) -> Made:
+    x = torch.randn(4, 3, size, size)
+    return model, lambda: nn.functional.cross_entropy(model(x), torch.arange(4))
+
+
+def resnet8() -> Made:
+    return images(ResNet(8, classes=4, in_channels=3, width=4))
+
+
+def resnet18() -> Made:  # ReLUs in place, max-pooling, dense layers behind a view
+    return images(torchvision("resnet18", classes=4), 64)
+
+
+def lstm() -> Made:
+    model, words = LSTMLanguageModel(11, width=6), torch.randint(11, (5, 4))
+    return model, lambda: nn.functional.cross_entropy(model(words)[0].flatten(0, 1), torch.arange(20) % 11)
+
+
+def transformer() -> Made:
+    model, tokens = Transformer(13, 0, width=8, layers=1, heads=2, feedforward=12), torch.randint(1, 13, (5, 4))
+    return model, lambda: nn.functional.cross_entropy(model(tokens, tokens).flatten(0, 1), torch.arange(20) % 13)
+
+
+def in_place() -> Made:
+    """Values that leave the grid behind an Edge's back; a ReLU in place, and a view of what it made."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.relu = nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU(inplace=True)
+            self.last = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            y += 0.3
+            z = self.relu(self.second(y)).view(-1, 2, 3)
+            return self.last((z * z).flatten(1) + y.sigmoid())
+
+    model, x = Odd(), torch.randn(4, 6)
+    return model, lambda: nn.functional.cross_entropy(model(x), torch.arange(4))
+
+
+def trained(make: Callable[[], Made], packed: bool, steps: int = 3, **flow: Any) -> tuple[list[Tensor], int]:
+    """Gradients of all steps, and the bytes that the graph kept in the last one."""
+    torch.manual_seed(0)
+    model, loss = make()
+    handle = lpt.attach_(model, lpt.DataFlow(**flow))
+    packing = Packing(handle) if packed else None
+    gradients = []
+    for step in range(steps):
+        torch.manual_seed(step)  # of dropout
+        model.zero_grad()
+        loss().backward()
+        handle.step()
+        gradients += [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad if p.grad is not None else 0
+    return gradients, packing.saved_bytes if packing else 0
+
+
+# -- memory=packed -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", [{}, {"scaling": "current", "activation": "posit8_1"}, {"rounding": "stochastic"},
+                                  {"activation": "int8_full"}, {"activation": "fp169"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("make", [resnet8, lstm, transformer, in_place])
+def test_packed_gradients_are_the_same_bits(make: Callable[[], Made], flow: dict[str, Any]) -> None:
+    plain, packed = trained(make, False, **flow)[0], trained(make, True, **flow)[0]
+    assert len(plain) == len(packed) > 0
+    assert all(torch.equal(a, b) for a, b in zip(plain, packed, strict=True))
+
+
+def test_resnet18_keeps_less_than_045_of_what_stock_torch_keeps() -> None:
+    torch.manual_seed(0)
+    model, x = stock_resnet18(num_classes=4), torch.randn(4, 3, 64, 64)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(x)
+    packed = trained(resnet18, True)[1]
+    del out
+    assert 0 < packed <= 0.45 * sum(kept.values())
+
+
+def test_packing_leaves_evaluation_and_removed_models_alone() -> None:
+    model, loss = resnet8()
+    handle = lpt.attach_(model)
+    packing = Packing(handle)
+    with torch.no_grad():
+        loss()
+    assert packing.saved_bytes == 0
+    with pytest.raises(RuntimeError):
+        model(torch.randn(1))  # what fails within the forward pass leaves no hook of autograd behind
+    assert handle.mode.made is None
+    packing.remove()
+    loss().backward()
+    assert packing.saved_bytes == 0
+
+
+# -- precision=bf16 ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["log4", "int8", "fp134", "int4"])
+def test_single_products_are_exact(weights: str) -> None:
+    """All values of FP134 times all of a weight format, as a matrix product with nothing to add up."""
+    a, b = (lpt.formats.get(name).values().float() for name in ("fp134", weights))
+    assert torch.equal(a, a.bfloat16().float()) and torch.equal(b, b.bfloat16().float())
+    exact = (a.double()[:, None] * b.double()[None]).float()
+    assert torch.equal(exact.double(), a.double()[:, None] * b.double()[None])  # float32 holds every product
+    with torch.autocast("cpu", torch.bfloat16):
+        found = a[:, None] @ b[None]
+    assert found.dtype == torch.bfloat16 and torch.equal(found, exact.bfloat16())
+
+
+def test_bf16_operands_are_those_of_float32_and_dual_products_stay_in_float32() -> None:
+    torch.manual_seed(0)
+    model, loss = resnet8()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = lpt.attach_(model)
+    lpt.attach_weights_(model, opt, "log4_hyst")
+    ExactProducts(handle)
+    seen: dict[str, tuple[torch.dtype, Tensor, Tensor]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(
+                lambda m, args, y, name=name: seen.update({name: (y.dtype, args[0].detach(), m.weight.detach())})
+            )
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss()
+    value.backward()
+    first, *middle, last = seen
+    assert (seen[first][0], seen[last][0]) == (torch.float32, torch.float32)
+    assert {seen[name][0] for name in middle} == {torch.bfloat16}
+    for name in middle:
+        _, a, w = seen[name]
+        assert torch.equal(a.bfloat16().float(), a.float()) and torch.equal(w.bfloat16().float(), w), name
+    assert not torch.equal(seen[first][1].bfloat16().float(), seen[first][1])  # the sum of two values would be cut off
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+# -- the step ----------------------------------------------------------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.seen.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+def stepping(weights: str, packed: bool) -> Callable[[], None]:
+    torch.manual_seed(0)
+    model, loss = resnet8()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    handle = lpt.attach_(model)
+    lpt.attach_weights_(model, opt, weights)
+    if packed:
+        Packing(handle)
+
+    def step() -> None:
+        opt.zero_grad()
+        loss().backward()
+        handle.step()
+        opt.step()
+
+    return step
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("weights", ["log4_hyst", "int8_sr"])
+def test_a_step_never_waits_for_the_device(weights: str, packed: bool) -> None:
+    step = stepping(weights, packed)
+    for _ in range(3):  # until every scale has started
+        step()
+    with Waits() as waits:
+        step()
+    assert waits.seen == []
+    with Waits() as waits:
+        torch.ones(1).item()
+    assert waits.seen, "the counter counts"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_memory_does_not_grow(packed: bool) -> None:
+    step = stepping("log4_hyst", packed)
+
+    def held() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    for _ in range(5):
+        step()
+    before = held()
+    for _ in range(50):
+        step()
+    assert held() <= before
