@@ -223,12 +223,15 @@ class _Choice:
     def __init__(self) -> None:
         self.format: Format | None = None
         self._mode = Mode()
+        # Of one format at a time: small tensors that stay, among large ones that come and go, make the heap grow.
         self._quantizers: dict[tuple[Format, bool], Quantizer] = {}
 
     def quantizer(self, format: Format, dual: bool) -> Quantizer:
         """Current scale, room 0, to nearest."""
         key = (format, dual)
         if key not in self._quantizers:
+            if (format, not dual) not in self._quantizers:
+                self._quantizers.clear()
             self._quantizers[key] = Quantizer(format, 0, False, self._mode, dual=dual)
         return self._quantizers[key]
 
