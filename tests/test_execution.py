@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,7 @@ from lpt.bf16 import ExactProducts
 from lpt.models import LSTMLanguageModel, ResNet, Transformer, torchvision
 from lpt.packing import Packing
 
+ROOT = Path(__file__).resolve().parents[1]
 Made = tuple[nn.Module, Callable[[], Tensor]]
 
 
@@ -230,3 +235,15 @@ def test_memory_does_not_grow(packed: bool) -> None:
     for _ in range(50):
         step()
     assert held() <= before
+
+
+def test_the_script_measures_each_part(tmp_path: Path) -> None:
+    out = tmp_path / "made" / "execution.json"
+    command = [sys.executable, "scripts/execution.py", "--batch", "2", "--size", "32", "--rounds", "1", "--steps", "20"]
+    done = subprocess.run([*command, "--threads", "1", "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    kept = {variant: row["kept_mb"] for variant, row in found["memory"].items()}
+    assert kept["stock torch"] > 2 * kept["memory=packed"] > 0
+    assert found["bf16"]["first product's output"] == 0 and len(found["growth"]) == 2
+    assert subprocess.run([*command, "--size", "8"], cwd=ROOT, capture_output=True).returncode == 2

@@ -1,0 +1,223 @@
+"""What memory=packed saves, and what precision=bf16 changes.
+
+    python scripts/execution.py                          # some two minutes
+    python scripts/execution.py --only memory --batch 32 --size 224
+    python scripts/execution.py --only growth --steps 10000
+
+memory   ResNet-18: bytes that the graph keeps for the backward pass, the process's peak, milliseconds a step
+bf16     ResNet-18: the shares of outputs and of weight gradients that differ from float32 execution, of one step
+growth   ResNet-8 of width 4: the process's memory after a tenth of the steps, and after all of them
+
+Each variant of `memory` runs in a process of its own. The figures go to a JSON file, to which `--only` adds parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as train.py does
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import lpt
+from lpt.bf16 import ExactProducts
+from lpt.packing import Packing
+
+VARIANTS = ("stock torch", "memory=plain", "memory=packed")
+
+
+class Step:
+    """A training step of ResNet-18 in one of VARIANTS; quantized: FP134, log4_hyst, compile=rounding."""
+
+    def __init__(self, variant: str, batch: int, size: int) -> None:
+        torch.manual_seed(0)
+        if variant == "stock torch":
+            from torchvision.models import resnet18
+
+            self.model: nn.Module = resnet18(num_classes=1000)
+        else:
+            self.model = lpt.models.torchvision("resnet18", classes=1000)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
+        self.flow = self.packing = None
+        if variant != "stock torch":
+            self.flow = lpt.attach_(self.model)
+            self.flow.mode.fused = True
+            lpt.attach_weights_(self.model, self.optimizer, "log4_hyst", fused=True)
+            self.packing = Packing(self.flow) if variant == "memory=packed" else None
+        self.x, self.y = torch.randn(batch, 3, size, size), torch.randint(1000, (batch,))
+
+    def loss(self) -> Tensor:
+        return nn.functional.cross_entropy(self.model(self.x), self.y)
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad()
+        self.loss().backward()
+        if self.flow:
+            self.flow.step()
+        self.optimizer.step()
+
+    def kept(self) -> int:
+        """Bytes that the graph of one forward pass keeps, parameters apart, each memory once."""
+        if self.packing:
+            self.model(self.x)
+            return self.packing.saved_bytes
+        own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        seen: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                seen[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = self.model(self.x)
+        del out
+        return sum(seen.values())
+
+
+def one(variant: str, args: argparse.Namespace) -> dict[str, float]:
+    """The figures of one variant, in this process."""
+    step = Step(variant, args.batch, args.size)
+    before = _resident()
+    times = []
+    for _ in range(args.rounds + 2):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    middle = 1e3 * sorted(times[2:])[args.rounds // 2]
+    return {"kept_mb": step.kept() / 1e6, "peak_mb": (peak - before) / 1e6, "ms": middle}
+
+
+def memory(args: argparse.Namespace) -> dict[str, Any]:
+    print(f"\nResNet-18, {args.batch} images of {args.size} pixels: what the graph keeps, peak above the start, a step")
+    found: dict[str, Any] = {}
+    for variant in VARIANTS:
+        command = [sys.executable, __file__, "--variant", variant, "--batch", args.batch, "--size", args.size]
+        command += ["--rounds", args.rounds, "--threads", args.threads]
+        done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
+        found[variant] = own = json.loads(done.stdout.splitlines()[-1])
+        own |= {f"{key}_ratio": value / found[VARIANTS[0]][key] for key, value in list(own.items())}
+        cells = [f"{own[key]:8.0f} {unit} ({own[key + '_ratio']:.2f})"
+                 for key, unit in (("kept_mb", "MB"), ("peak_mb", "MB"), ("ms", "ms"))]  # fmt: skip
+        print(f"{variant:16s}", *cells, flush=True)
+    return found
+
+
+def bf16(args: argparse.Namespace) -> dict[str, Any]:
+    """One step in both precisions from the same state: shares of elements that are not the same."""
+    seen: list[dict[str, Tensor]] = []
+    for low in (False, True):
+        step = Step("memory=plain", args.batch, args.size)
+        assert step.flow is not None
+        step()  # starts the scales, in float32
+        if low:
+            ExactProducts(step.flow)
+        outputs: dict[str, Tensor] = {}
+        for name, module in step.model.named_modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.register_forward_hook(keeping(f"A {name}", outputs))
+        step.optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            loss = step.loss()
+        loss.backward()
+        step.flow.step()
+        named = step.model.named_parameters()
+        seen.append(outputs | {f"G {n}": p.grad.clone() for n, p in named if p.grad is not None and p.ndim > 1})
+    exact, rounded = seen
+    shares = {name: (exact[name] != rounded[name]).float().mean().item() for name in exact}
+    found = {"first product's output": shares["A conv1"], "second product's output": shares["A layer1.0.conv1"]}
+    for kind, what in (("A", "outputs of products"), ("G", "weight gradients, rounded")):
+        own = [(exact[n], rounded[n]) for n in exact if n[0] == kind]
+        found[what] = sum((a != b).sum().item() for a, b in own) / sum(a.numel() for a, _ in own)
+    g, h = (torch.cat([t.flatten() for n, t in s.items() if n[0] == "G"]) for s in (exact, rounded))
+    found["angle between the gradients, degrees"] = float(lpt.indicators.angle([h], [g]))
+    print(f"\nResNet-18, {args.batch} images of {args.size} pixels: shares that differ between bf16 and float32")
+    for what, value in found.items():
+        print(f"{what:40s}{value:9.4f}", flush=True)
+    return found
+
+
+def keeping(name: str, outputs: dict[str, Tensor]) -> Callable[..., None]:
+    """A forward hook that keeps a module's output, behind its Edge."""
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+        outputs[name] = output.detach().float()
+
+    return hook
+
+
+def growth(args: argparse.Namespace) -> dict[str, Any]:
+    """The process's memory over many steps."""
+    torch.manual_seed(0)
+    model = lpt.models.ResNet(8, classes=10, in_channels=1, width=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    flow = lpt.attach_(model)
+    lpt.attach_weights_(model, optimizer, "log4_hyst")
+    x, y = torch.randn(8, 1, 8, 8), torch.randint(10, (8,))
+    found: dict[str, Any] = {}
+    for step in range(1, args.steps + 1):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        flow.step()
+        optimizer.step()
+        if step in (max(1, args.steps // 10), args.steps):
+            found[f"MB after {step} steps"] = _resident() / 1e6
+    print("\nMemory over steps")
+    for what, value in found.items():
+        print(f"{what:40s}{value:9.1f}", flush=True)
+    return found
+
+
+def _resident() -> int:
+    """Bytes of this process in memory now; Linux."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+PARTS = {"memory": memory, "bf16": bf16, "growth": growth}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=tuple(PARTS), action="append", help="part to measure")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, default=16, help="images a step")
+    parser.add_argument("--size", type=int, default=128, help="pixels of an image's side")
+    parser.add_argument("--rounds", type=int, default=5, help="steps that are timed; the median is taken")
+    parser.add_argument("--steps", type=int, default=10_000, help="of `growth`")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("outputs/execution.json"))
+    args = parser.parse_args()
+    if min(args.batch, args.rounds, args.steps, args.threads) < 1 or args.size < 32:
+        parser.error("--batch, --rounds, --steps and --threads are whole numbers from 1 upward, --size from 32")
+    torch.set_num_threads(args.threads)
+    if args.variant:
+        print(json.dumps(one(args.variant, args)))
+        return 0
+    from lpt.summary import git_commit, hardware, versions  # Lightning's import is long
+
+    found: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8")) if args.only and args.out.exists() else {}
+    found |= {"hardware": hardware(), "versions": versions(), "commit": git_commit()}
+    print("\n".join(f"{key}: {found[key]}" for key in ("hardware", "versions", "commit")))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in args.only or PARTS:
+        found[name] = PARTS[name](args)
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
