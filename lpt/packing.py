@@ -165,12 +165,23 @@ def _table(format: Format, device: torch.device) -> Tensor:
 
 
 def _encode(format: Format, x: Tensor, scale: Tensor) -> Tensor:
-    """As `format.encode`, for x whose values are of the format already."""
-    bits = times_power_of_two(x.float(), -scale).view(torch.int32) >> 16 & 0xFFFF
-    return _table(format, x.device)[bits]
+    """As `format.encode`, for x [n] whose values are of the format already."""
+    codes, table = torch.empty(x.shape, dtype=torch.uint8, device=x.device), _table(format, x.device)
+    for part, out in zip(_blocks(x), _blocks(codes), strict=True):
+        bits = times_power_of_two(part.float(), -scale).view(torch.int32) >> 16
+        torch.index_select(table, 0, bits.bitwise_and_(0xFFFF), out=out)
+    return codes
 
 
 def _decode(grid: _Grid, codes: Tensor) -> Tensor:
-    """As `grid.format.decode`."""
-    values = grid.format.decode(torch.arange(256, dtype=torch.uint8, device=codes.device), grid.scale)
-    return values.to(grid.dtype)[codes.to(torch.int32)]
+    """As `grid.format.decode`, for codes [n]."""
+    values = grid.format.decode(torch.arange(256, dtype=torch.uint8, device=codes.device), grid.scale).to(grid.dtype)
+    x = torch.empty(codes.shape, dtype=grid.dtype, device=codes.device)
+    for part, out in zip(_blocks(codes), _blocks(x), strict=True):
+        torch.index_select(values, 0, part.to(torch.int32), out=out)
+    return x
+
+
+def _blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Pieces of x [n] that a processor's cache holds with all that is made of them on the way."""
+    return x.split(1 << 16 if x.device.type == "cpu" else max(1, x.numel()))
