@@ -3,15 +3,29 @@
 Hydra finds sweepers in the package `hydra_plugins` only; this is the reason for the folder.
 """
 
+import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 
 from lpt.errors import SweepFailed
 from lpt.messages import readable
+
+
+@dataclass
+class Settings(BasicSweeperConf):
+    """hydra.sweeper: `jobs` names a file with a JSON list of overrides a line, jobs in place of combinations."""
+
+    _target_: str = "hydra_plugins.lpt_sweeper.LptSweeper"
+    jobs: str | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="lpt", node=Settings, provider="lpt")
 
 
 class LptSweeper(BasicSweeper):
@@ -23,6 +37,10 @@ class LptSweeper(BasicSweeper):
 
     refused = 0
 
+    def __init__(self, max_batch_size: int | None, params: Any = None, jobs: str | None = None) -> None:
+        super().__init__(max_batch_size, params)
+        self.jobs = jobs
+
     def validate_batch_is_legal(self, batch: Any) -> None:
         assert self.hydra_context is not None and self.config is not None
         for overrides in list(batch):
@@ -33,8 +51,15 @@ class LptSweeper(BasicSweeper):
                 batch.remove(overrides)
                 self.refused += 1
 
+    def _listed(self, arguments: list[str]) -> Any:
+        assert self.launcher is not None
+        lines = Path(str(self.jobs)).read_text(encoding="utf-8").splitlines()
+        batch = [[*json.loads(line), *arguments] for line in lines]
+        self.validate_batch_is_legal(batch)
+        return [self.launcher.launch(batch, initial_job_idx=0)]
+
     def sweep(self, arguments: list[str]) -> Any:
-        results = super().sweep(arguments)
+        results = self._listed(arguments) if self.jobs else super().sweep(arguments)
         # Hydra's record of the last sweep; each run has its own config.yaml.
         Path(self.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # type: ignore[union-attr]
         codes = [job.return_value for batch in results for job in batch] + [2] * self.refused

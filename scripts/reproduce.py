@@ -1,15 +1,17 @@
-"""Experiments that test the paper's claims.
+"""The paper's tables and figures, and questions of our own.
 
-    python scripts/reproduce.py list
-    python scripts/reproduce.py NAME [key=value ...]     keys of train.py's configuration, and those NAME tells of
+    python scripts/reproduce.py list                     what each name rebuilds, on what data, and what it costs
+    python scripts/reproduce.py NAME size=smoke          smoke: minutes on a CPU; small: one GPU; paper
+    python scripts/reproduce.py all size=smoke
+    python scripts/reproduce.py report                   outputs/report/index.html from what is there already
 
-What was trained already is not trained again: a command that was stopped goes on where it was.
+Further: seeds=N jobs=N threads=N, launcher=local|basic|joblib|submitit_local|submitit_slurm|ray, outputs=DIR,
+sweep=FILE (a W&B sweep file), run=I (one run of the list), folders with data (ptb=DIR), and any key of train.py.
+What is finished already is not done again: a command that was stopped or killed goes on where it was.
 Exit code: 0 done, 2 a mistake in the command, 1 a failure, 75 stopped and resumable.
 """
 
-import importlib
 import os
-import pkgutil
 import signal
 import sys
 from pathlib import Path
@@ -20,34 +22,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without in
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-import lpt.reproductions
 from lpt.errors import UserError
 from lpt.messages import readable
-
-NAMES = [module.name for module in pkgutil.iter_modules(lpt.reproductions.__path__) if module.name[0] != "_"]
 
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
-    name, *overrides = arguments
-    if name == "list":
-        for known in NAMES:
-            text = importlib.import_module(f"lpt.reproductions.{known}").__doc__ or ""
-            print(f"{known:<14} {text.splitlines()[0]}")
-        return 0
-    if name not in NAMES:
-        print(f"error: {name!r} is not one of list, {', '.join(NAMES)}", file=sys.stderr)
-        return 2
+    name, *words = arguments
     from lpt.callbacks.checkpoints import Stopped
+    from lpt.reproductions import command
 
     def stop(*_: object) -> None:
         raise Stopped
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        importlib.import_module(f"lpt.reproductions.{name}").run(overrides)
+        if name == "list":
+            print(command.listed())
+            return 0
+        if name == "report":
+            command.report(command.Asked(words).outputs)
+            return 0
+        if name not in (*command.known(), "all"):
+            raise UserError(f"{name!r} is not one of list, report, all, {', '.join(command.known())}")
+        return command.reproduce(command.known() if name == "all" else [name], words)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {readable(error)}", file=sys.stderr)
         return 2
@@ -57,7 +57,6 @@ def main(arguments: list[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""scripts/search_formats.py and scripts/reproduce.py: what they leave, print and refuse."""
+"""scripts/search_formats.py and the correlations of scripts/reproduce.py: what they leave, print and refuse."""
 
 from __future__ import annotations
 
 import csv
 import json
-import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from running import ROOT, TINY
+from running import TINY
 from scipy import stats
 
 from lpt.reproductions import correlation
@@ -93,16 +92,7 @@ def test_mistakes_end_with_2_before_anything_is_written(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("search")]
 
 
-# -- reproduce ---------------------------------------------------------------------------------------------------------
-
-reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
-
-
-def test_reproduce_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce(["list"]) == 0 and "correlation" in capsys.readouterr().out
-    assert reproduce([]) == 2 and reproduce(["corelation"]) == 2
-    assert "not one of" in capsys.readouterr().err
-    assert reproduce(["correlation", "seeds=none"]) == 2 and reproduce(["correlation", "nonsense=1"]) == 2
+# -- correlation -------------------------------------------------------------------------------------------------------
 
 
 def test_bootstrap_of_spearmans_correlation() -> None:
@@ -113,22 +103,3 @@ def test_bootstrap_of_spearmans_correlation() -> None:
     assert whole == pytest.approx(stats.spearmanr(x, results.mean(1)).statistic)
     assert low < whole < high and 0.02 < high - low < 0.4
     assert correlation.bootstrap(-x, results)[0] == pytest.approx(-whole)
-
-
-def test_correlation_from_training_to_figure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(correlation, "FORMATS", ("fp134", "int4", "posit8_1", "fp124"))
-    monkeypatch.setattr(correlation, "BATCHES", 2)
-    given = ["seeds=2", "model.width=4", "data.train_limit=96", "trainer.max_steps=3", f"paths.outputs={tmp_path}"]
-    assert reproduce(["correlation", *given]) == 0
-    text = (tmp_path / "correlation.md").read_text()
-    assert text in capsys.readouterr().out and "| both/local | " in text and "| snr/error | " in text
-    rows = list(csv.DictReader((tmp_path / "correlation.csv").read_text().splitlines()))
-    assert [row["format"] for row in rows] == ["fp134", "int4", "posit8_1", "fp124"]
-    for name in ("error", "both/propagated", "mse/error", "snr/both"):
-        assert float(rows[1][name]) > float(rows[0][name])
-    runs = [path for path in tmp_path.iterdir() if (path / "summary.json").is_file()]
-    assert len(runs) == 2 * 4 + 1 and (tmp_path / "correlation.svg").exists()
-    assert reproduce(["correlation", *given]) == 0
-    assert "training in" not in capsys.readouterr().err

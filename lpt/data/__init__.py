@@ -13,11 +13,11 @@ from .folder import folder
 from .images import Augment, Images
 from .loader import Batches
 from .npz import npz
-from .parallel import PairData, iwslt14, parallel
-from .text import TextData, text
+from .parallel import PairData, iwslt14, number_names, parallel
+from .text import TextData, pydoc, text
 from .voc import voc
 
 __all__ = [
     "Augment", "Batches", "DetectionData", "ImageData", "Images", "PairData", "Split", "TextData", "digit_scenes",
-    "digits", "downloads", "folder", "iwslt14", "npz", "parallel", "text", "voc",
+    "digits", "downloads", "folder", "iwslt14", "npz", "number_names", "parallel", "pydoc", "text", "voc",
 ]  # fmt: skip

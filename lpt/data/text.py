@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..errors import UserError
 from .lines import bpe, read_lines
 
 END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
+HELD_OUT_EVERY = 10  # paragraphs, in pydoc
 # What a user must put where.
 _LAYOUTS = {
     "ptb": "the folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt: Mikolov's Penn Treebank, in simple-examples/"
@@ -142,14 +144,53 @@ def text(
     parts = {part: read_lines(folder, file, layout) for part, file in (("train", train), ("val", val)) if file}
     if test is not None:
         parts["test"] = read_lines(folder, test, layout)
+    return _corpus(name, parts, str(folder), tokens, vocabulary_size, train_limit, cache)
+
+
+def pydoc(
+    tokens: str = "bpe", vocabulary_size: int = 1000, train_limit: int | None = None, cache: str | None = None
+) -> TextData:
+    """Python's own help texts on its language, as `help("FLOAT")` prints them: real prose, nothing to download.
+
+    They are those of the Python that runs, so results compare within one version of it, which `source` names. Every
+    tenth paragraph is held out.
+
+    Args:
+        tokens, vocabulary_size, train_limit, cache: as of `text`.
+
+    Raises:
+        UserError: a value that is not possible; a Python without its help texts.
+    """
+    if tokens not in _ENCODERS:
+        raise UserError(f"data.tokens={tokens!r} is not one of {', '.join(_ENCODERS)}")
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise UserError("this Python came without its help texts (pydoc_data); choose another data=") from error
+    paragraphs = [p for _, topic in sorted(topics.items()) for p in topic.split("\n\n") if p.strip()]
+    paragraphs = list(dict.fromkeys(" ".join(p.split()) for p in paragraphs))
+    parts = {
+        "train": [p for i, p in enumerate(paragraphs) if i % HELD_OUT_EVERY],
+        "val": paragraphs[::HELD_OUT_EVERY],
+    }
+    return _corpus(
+        "pydoc", parts, f"Python {platform.python_version()}'s help", tokens, vocabulary_size, train_limit, cache
+    )
+
+
+def _corpus(
+    name: str, parts: dict[str, list[str]], where: str, tokens: str, vocabulary_size: int, train_limit: int | None,
+    cache: str | None,
+) -> TextData:  # fmt: skip
     encoded, vocabulary, note = _ENCODERS[tokens](parts, vocabulary_size, cache)
     for part, ids in encoded.items():
         if len(ids) < 2:
-            raise UserError(f"the {part} text in {folder} has {len(ids)} tokens: it needs at least two")
+            raise UserError(f"the {part} text in {where} has {len(ids)} tokens: it needs at least two")
     limit = len(encoded["train"]) if train_limit is None else train_limit
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 < limit <= len(encoded["train"]):
         raise UserError(f"data.train_limit={train_limit!r}: give 2 to {len(encoded['train'])} tokens, or null for all")
     splits = {part: Text(ids[:limit] if part == "train" else ids) for part, ids in encoded.items()}
+    note = f"{where}, {note}" if name == "pydoc" else note
     return TextData(name, vocabulary, splits["train"], splits["val"], note, splits.get("test"))
 
 

@@ -1,5 +1,5 @@
-"""Experiments that test the paper's claims: `python scripts/reproduce.py NAME` runs the `run` of the module NAME.
+"""The paper's tables and figures, by command: `conf/reproduce/NAME.yaml` says what, `plan` makes runs of it, `launch`
+does them, `makers` turn them into tables and figures, `writing` writes those, `command` is the command line.
 
-A new name is a new module here: its docstring's first line is what `list` shows, and
-`run(overrides: list[str]) -> None` does the work. Modules whose names begin with `_` are not listed.
+A new name is a new yaml; a new kind of table is a new function that its `make` names.
 """

@@ -1,8 +1,7 @@
 """Do the angles, measured without training, predict what training in a format gives? Spearman's correlations.
 
-36 formats of 8 to 3 bits, 5 seeds each: a narrow ResNet-8 trained on digits from scratch for 300 steps with its data
-flow in that format and weights in full precision. The angles are those of `lpt.search` on the same network trained in
-full precision (seed 0), exhaustively over 100 mini-batches. Overrides are those of train.py, and `seeds=N`.
+The runs train a network from scratch with its data flow in each of many formats, its weights in full precision. The
+angles are those of `lpt.search` on the same network trained in full precision (seed 0), exhaustively.
 """
 
 from __future__ import annotations
@@ -14,66 +13,78 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from scipy import stats
 
 from .. import formats as formats_
 from .. import saved
 from ..build import build
-from ..errors import UserError
 from ..experiment import make_task
-from ..folder import replace
-from ..report.correlation import draw
+from ..report.figure import Axis, Figure, Series
+from ..report.sections import Table
+from ..report.tables import Row
 from ..search import Journal, search
 from ..searching import take
 from ._rivals import NAMES as RIVALS
 from ._rivals import rivals
-from ._trainings import composed, trained
+from .makers import Made, rows_of
+from .plan import Plan, Run
 
-# From good to useless: floats, integers, logarithms, posits, and members of the family between them.
-FORMATS = (
-    "fp125", "fp134", "fp143", "fp152", "fp161", "int8", "posit8_0", "posit8_1", "posit8_2",
-    "[7,5,4x4,3x3,2,1]", "[7,5,11x3,2,1]", "[4x5,3x4,9x3,2,1]",
-    "fp124", "fp133", "fp142", "fp151", "int7", "[6,4,4x3,3x2,1]",
-    "fp123", "fp132", "fp141", "fp150", "fp160", "int6", "[5,3,4x2,3x1]", "[5,3,11x1]", "[4x3,3x2,9x1]",
-    "fp122", "fp131", "fp140", "int5", "fp121", "log4", "int4", "log3", "int3",
-)  # fmt: skip
-TRAINING = ("model.width=8", "trainer.max_steps=300", "paths.outputs=outputs/correlation")
-SEEDS = 5
-BATCHES = 100
 INDICATORS = ("error", "activation/local", "both/local", "activation/propagated", "both/propagated", *RIVALS)
 RESULTS = ("val/loss", "train/loss", "val/accuracy")
 RESAMPLES = 2000
 Array = NDArray[np.float64]
 
 
-def run(overrides: list[str]) -> None:
-    """Train what is not trained yet, measure, and write outputs/correlation/correlation.{md,csv,png,svg}."""
-    seeds, overrides = _seeds(overrides)
-    given = [*TRAINING, *overrides]
-    trainings = _trainings(given, seeds)
-    indicators = _indicators(given)
-    folder = Path(composed("fp32", 0, given).paths.outputs)
-    text = report(indicators, trainings)
-    replace(folder / "correlation.csv", _csv(indicators, trainings))
-    replace(folder / "correlation.md", text + "\n")
-    bits = [formats_.get(name).bits for name in FORMATS]
-    draw(indicators, trainings["val/loss"].mean(1), bits, list(FORMATS), folder / "correlation")
-    print(f"{text}\n\neverything: {folder}/correlation.md, .csv, .png, .svg")
+def make(plan: Plan, runs: Sequence[Run]) -> Made:
+    """The correlations, and the loss after training against each indicator. The angles are measured here, once."""
+    rows = [row for row in rows_of(plan, runs, "val/loss") if row.labels["arm"] != "FP32"]
+    formats = [row.labels["arm"] for row in rows]
+    trainings, notes = _trainings(rows)
+    model = next(run.folder for run in runs if run.label["arm"] == "FP32" and run.seed == 0)
+    indicators = _indicators(model, formats, plan.options["batches"])
+    text = f"{len(formats)} formats, {plan.seeds} seeds each; angles over {plan.options['batches']} mini-batches"
+    notes += [text, "the interval is a bootstrap's of 95 %, over formats and seeds"]
+    made = [*report(indicators, trainings), _values(formats, indicators, trainings)]
+    return made, [_figure(formats, indicators, trainings["val/loss"].mean(1))], notes
 
 
-def report(indicators: dict[str, Array], trainings: dict[str, Array]) -> str:
-    """Markdown: correlations over all formats and over the better half, each with a bootstrap interval of 95 %."""
-    formats, seeds = trainings["val/loss"].shape
+def report(indicators: dict[str, Array], trainings: dict[str, Array]) -> list[Table]:
+    """Spearman's correlations over all formats and over the better half, each with a bootstrap interval of 95 %."""
+    formats = len(trainings["val/loss"])
     order = np.argsort(trainings["val/loss"].mean(1))
-    lines = [f"{formats} formats, {seeds} seeds each; Spearman's correlation [95 % bootstrap interval]", ""]
+    made = []
     for title, rows in (("all formats", order), ("the better half by validation loss", order[: formats // 2])):
-        lines += [f"| {title} ({len(rows)}) | " + " | ".join(RESULTS) + " |", "|---|" + "---|" * len(RESULTS)]
-        for name, values in indicators.items():
-            cells = [_cell(values[rows], trainings[result][rows]) for result in RESULTS]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        halves = [_halves(trainings[result][rows]) for result in RESULTS]
-        lines += ["| (the result itself, with other seeds) | " + " | ".join(halves) + " |", ""]
-    return "\n".join(lines).rstrip()
+        cells: list[list[Any]] = [
+            [name, *(_cell(values[rows], trainings[result][rows]) for result in RESULTS)]
+            for name, values in indicators.items()
+        ]
+        cells.append(["(the result itself, with other seeds)", *(_halves(trainings[r][rows]) for r in RESULTS)])
+        made.append(Table(f"Spearman's correlation, {title} ({len(rows)})", ["indicator", *RESULTS], cells))
+    return made
+
+
+def _values(formats: Sequence[str], indicators: dict[str, Array], trainings: dict[str, Array]) -> Table:
+    columns = ["format", *indicators, *(f"{r}, seed {s}" for r, v in trainings.items() for s in range(v.shape[1]))]
+    rows = [
+        [name, *(float(v[i]) for v in indicators.values()), *(float(x) for v in trainings.values() for x in v[i])]
+        for i, name in enumerate(formats)
+    ]
+    return Table("Indicators and results by format", columns, rows)
+
+
+def _figure(formats: Sequence[str], indicators: dict[str, Array], loss: Array) -> Figure:
+    """The loss after training against each indicator; to be chosen."""
+    series = []
+    for name, values in indicators.items():
+        if name.startswith("mse") or name.endswith("propagated"):
+            continue
+        for bits in sorted({formats_.get(f).bits for f in formats}, reverse=True):
+            own = [i for i, f in enumerate(formats) if formats_.get(f).bits == bits]
+            series.append(Series(f"{bits} bits", [float(values[i]) for i in own], [float(loss[i]) for i in own],
+                                 text=[formats[i] for i in own], choice=name))  # fmt: skip
+    return Figure("correlation", "Validation loss after training against what was measured before", "scatter",
+                  Axis("indicator (degrees, or -dB)"), Axis("validation loss", log=True), series)  # fmt: skip
 
 
 def bootstrap(indicator: Array, results: Array, resamples: int = RESAMPLES) -> tuple[float, float, float]:
@@ -111,58 +122,41 @@ def _halves(results: Array) -> str:
     return f"{_spearman(results[:, :half].mean(1)[None], results[:, half:].mean(1)[None])[0]:.2f}"
 
 
-def _trainings(overrides: Sequence[str], seeds: int) -> dict[str, Array]:
-    """Results [formats, seeds]; a run that diverged has the loss of the worst and the accuracy of guessing."""
-    found: dict[str, Array] = {name: np.full((len(FORMATS), seeds), np.nan) for name in RESULTS}
-    for seed in range(seeds):
-        for i, format in enumerate(FORMATS):
-            place = f"[{seed * len(FORMATS) + i + 1}/{seeds * len(FORMATS)}] "
-            _, summary = trained(format, seed, overrides, place)
-            for name in RESULTS:
-                value = summary.get(name)
-                found[name][i, seed] = np.nan if value is None or summary["status"] != "finished" else value
-    for name, values in found.items():
-        values[np.isnan(values)] = np.nanmin(values) if name == "val/accuracy" else np.nanmax(values)
-    return found
+def _trainings(rows: Sequence[Row]) -> tuple[dict[str, Array], list[str]]:
+    """Results [formats, seeds], and notes; a run that diverged has the loss of the worst and the least accuracy."""
+    found: dict[str, Array] = {}
+    for name in RESULTS:
+        values = np.array([[_number(r.summary.get(name), r.status) for r in row.results] for row in rows])
+        found[name] = np.where(np.isnan(values), np.nanmin(values) if "accuracy" in name else np.nanmax(values), values)
+    bad = [f"{row.labels['arm']}, seed {r.seed}: {r.status}" for row in rows for r in row.results
+           if r.status != "finished"]  # fmt: skip
+    return found, bad
 
 
-def _indicators(overrides: Sequence[str]) -> dict[str, Array]:
-    """By name, one value for each format."""
-    folder, _ = trained("fp32", 0, overrides)
-    cfg = composed("fp32", 0, overrides)
+def _number(value: Any, status: str) -> float:
+    return float(value) if status == "finished" and value is not None else float("nan")
+
+
+def _indicators(folder: Path, formats: Sequence[str], batches: int) -> dict[str, Array]:
+    """By name, one value for each format, on the network that was trained in `folder`."""
+    cfg: Any = OmegaConf.load(folder / "config.yaml")
     task: Any = make_task(cfg, build("trainer", cfg.trainer))
     saved.load(task.model, folder)
-    batches = take(task, BATCHES)
+    taken = take(task, batches)
     found: dict[str, Array] = {}
     for activation in ("local", "propagated"):
         print(f"measuring angles, activations {activation}", file=sys.stderr, flush=True)
-        journal = Journal(folder.parent / f"angles_{activation}.jsonl", folder.name)
+        journal = Journal(folder / f"angles_{activation}-{batches}.jsonl", folder.name)
         ranking = search(
-            task.model, [[b] for b in batches], lambda model, batch: task.loss(batch[0])[0], FORMATS,
+            task.model, [[b] for b in taken], lambda model, batch: task.loss(batch[0])[0], list(formats),
             method="exhaustive", activation=activation, journal=journal,
         )  # fmt: skip
         rows = {row.name: row for row in ranking}
-        found["error"] = np.array([rows[f].error for f in FORMATS])
-        found[f"activation/{activation}"] = np.array([rows[f].activation for f in FORMATS])
-        found[f"both/{activation}"] = np.array([rows[f].both for f in FORMATS])
+        found["error"] = np.array([rows[f].error for f in formats])
+        found[f"activation/{activation}"] = np.array([rows[f].activation for f in formats])
+        found[f"both/{activation}"] = np.array([rows[f].both for f in formats])
     print("measuring errors of tensors", file=sys.stderr, flush=True)
-    formats = [formats_.get(name) for name in FORMATS]
-    for name, values in rivals(task.model, batches[:10], lambda batch: task.loss(batch)[0], formats).items():
+    known = [formats_.get(name) for name in formats]
+    for name, values in rivals(task.model, taken[:10], lambda batch: task.loss(batch)[0], known).items():
         found[name] = np.array(values)
     return {name: found[name] for name in INDICATORS}
-
-
-def _csv(indicators: dict[str, Array], trainings: dict[str, Array]) -> str:
-    head = ["format", *indicators, *(f"{r}/{s}" for r, v in trainings.items() for s in range(v.shape[1]))]
-    lines = [",".join(head)]
-    for i, format in enumerate(FORMATS):
-        values = [v[i] for v in indicators.values()] + [x for v in trainings.values() for x in v[i]]
-        lines.append(",".join([f'"{format}"', *(f"{value:.6g}" for value in values)]))
-    return "\n".join(lines) + "\n"
-
-
-def _seeds(overrides: list[str]) -> tuple[int, list[str]]:
-    own = [o.partition("=")[2] for o in overrides if o.startswith("seeds=")]
-    if own and not (own[-1].isdigit() and int(own[-1]) > 0):
-        raise UserError(f"seeds={own[-1]}: give a whole number from 1 upward")
-    return (int(own[-1]) if own else SEEDS), [o for o in overrides if not o.startswith("seeds=")]

@@ -1,0 +1,113 @@
+"""Folders of runs, read back: their results, and whether they may stand in one row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# What may differ between runs of a row: the seed, what starts from it, and what decides nothing.
+FREE = ("seed", "init_from", "resume", "logger", "progress", "paths")
+PERCENT = ("val/accuracy", "val/map50")
+LESS_IS_BETTER = ("val/perplexity", "val/loss", "train/loss", "flip_frequency")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's folder, the flat keys of its summary.json, and its config.yaml."""
+
+    folder: Path
+    summary: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        return str(self.summary.get("status", "missing"))
+
+    @property
+    def seed(self) -> int:
+        return int(self.summary.get("seed", -1))
+
+    def value(self, metric: str) -> float | None:
+        """A figure of summary.json, in percent where it is a share; None if the run has none or did not finish."""
+        value = self.summary.get(metric)
+        if self.status != "finished" or not isinstance(value, (int, float)):
+            return None
+        return float(value) * (100 if metric in PERCENT else 1)
+
+    def curve(self, column: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a column of metrics.csv."""
+        with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get(column)]
+        return [int(row["step"]) for row in rows], [float(row[column]) for row in rows]
+
+    def columns(self, prefix: str) -> list[str]:
+        """The columns of metrics.csv that begin with `prefix`."""
+        file = self.folder / "metrics.csv"
+        head = file.read_text(encoding="utf-8").partition("\n")[0] if file.is_file() else ""
+        return [name for name in head.split(",") if name.startswith(prefix)]
+
+
+def read(folder: Path) -> Result:
+    """The run in `folder`; one that has not begun is "missing"."""
+    summary, config = folder / "summary.json", folder / "config.yaml"
+    return Result(
+        folder,
+        json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {},
+        (yaml.safe_load(config.read_text(encoding="utf-8")) or {}) if config.is_file() else {},
+    )
+
+
+def flat(node: Any, at: str = "") -> dict[str, Any]:
+    """{"a.b": 1} of {"a": {"b": 1}}."""
+    if not isinstance(node, dict):
+        return {at: node}
+    return {k: v for key, value in node.items() for k, v in flat(value, f"{at}.{key}" if at else str(key)).items()}
+
+
+def check_alike(results: Sequence[Result]) -> None:
+    """Raise unless the runs differ in nothing but their seeds.
+
+    Raises:
+        ValueError: they do not; the message names what differs, and two of the folders.
+    """
+    configs = [
+        flat({key: value for key, value in r.config.items() if key not in FREE}) for r in results if r.config
+    ]  # fmt: skip
+    for result, config in zip([r for r in results if r.config], configs, strict=True):
+        if odd := sorted(k for k in config.keys() | configs[0].keys() if config.get(k) != configs[0].get(k)):
+            values = ", ".join(f"{k} is {configs[0].get(k)!r} and {config.get(k)!r}" for k in odd[:3])
+            raise ValueError(f"{results[0].folder} and {result.folder} cannot stand in one row: {values}")
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """Raise unless the runs saw the same data, with the same model, for as long.
+
+    Raises:
+        ValueError: they did not.
+    """
+    keys = ("data", "model", "trainer.epochs", "trainer.max_steps", "trainer.batch_size", "task")
+
+    def of(result: Result) -> dict[str, Any]:
+        every = flat(result.config)
+        return {k: v for k, v in every.items() if k in keys or k.split(".")[0] in keys}
+
+    known = [r for r in results if r.config]
+    for result in known:
+        first, own = of(known[0]), of(result)
+        if odd := sorted(k for k in first.keys() | own.keys() if first.get(k) != own.get(k)):
+            values = ", ".join(f"{k} is {first.get(k)!r} and {own.get(k)!r}" for k in odd[:3])
+            raise ValueError(f"{known[0].folder} and {result.folder} cannot be compared: {values}")
+
+
+def differing(
+    results: Sequence[Result], keys: Sequence[str] = ("git_commit", "versions", "hardware")
+) -> dict[str, list[str]]:
+    """Of the keys of summary.json that tell where a result comes from, those that differ, with all their values."""
+    values = {key: sorted({str(r.summary.get(key)) for r in results if r.summary}) for key in keys}
+    return {key: found for key, found in values.items() if len(found) > 1}

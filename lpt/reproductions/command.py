@@ -1,0 +1,158 @@
+"""The command `scripts/reproduce.py`: what it takes, and what it does with it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from ..messages import CONF
+from ..report import page, sections
+from .launch import LOCAL, check, launch, work
+from .plan import SIZES, Plan, Run, known
+from .writing import report_failures, write
+
+OWN = ("size", "seeds", "jobs", "threads", "launcher", "outputs", "run", "sweep")
+PROGRAM = "python scripts/reproduce.py"
+
+
+class Asked:
+    """The words behind the name: own keys, places of data, and the rest, which are overrides of train.py.
+
+    Raises:
+        UserError: a value that is not possible.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        places = {key for size in SIZES for key in _size(size).get("places", {})}
+        own = {k: v for k, e, v in (word.partition("=") for word in words) if e and k in (*OWN, *places)}
+        self.size = own.get("size", "smoke")
+        if self.size not in SIZES:
+            raise UserError(f"size={self.size}: give one of {', '.join(SIZES)}")
+        self.seeds = self._count(own, "seeds")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.jobs = self._count(own, "jobs") or (cores if self.size == "smoke" else 1)
+        self.threads = self._count(own, "threads") or max(1, cores // self.jobs)
+        self.launcher = own.get("launcher", LOCAL)
+        self.outputs = Path(own.get("outputs", "outputs/reproduce"))
+        self.run = self._count(own, "run", 0)
+        self.sweep = own.get("sweep")
+        self.places = {key: value for key, value in own.items() if key in places}
+        self.given = [word for word in words if word.partition("=")[0] not in (*OWN, *places)]
+        # What makes a table another one; it has a folder of its own then.
+        self.decides = [w for w in words if w.partition("=")[0] not in ("jobs", "threads", "launcher", "run", "sweep")]
+
+    @staticmethod
+    def _count(own: dict[str, str], key: str, least: int = 1) -> int | None:
+        if key not in own:
+            return None
+        if not own[key].isdigit() or int(own[key]) < least:
+            raise UserError(f"{key}={own[key]}: give a whole number from {least} upward")
+        return int(own[key])
+
+    def plan(self, name: str) -> Plan:
+        return Plan.read(name, self.size, self.seeds)
+
+    def runs(self, plan: Plan) -> list[Run]:
+        return plan.runs(self.outputs, self.given, self.places)
+
+    def folder(self, name: str) -> Path:
+        """outputs/reproduce/NAME-SIZE; with overrides or another number of seeds a hash of them behind it."""
+        own = [w for w in self.decides if w.partition("=")[0] not in ("size", "outputs")]
+        more = f"-{hash_of(own):08x}" if own else ""
+        return self.outputs / f"{name}-{self.size}{more}"
+
+
+def hash_of(words: Sequence[str]) -> int:
+    """32 bits that the words decide."""
+    return zlib.crc32(" ".join(sorted(words)).encode())
+
+
+def listed() -> str:
+    """What `list` prints."""
+    lines = []
+    for name in known():
+        plans = [Plan.read(name, size) for size in SIZES]
+        lines += [name, f"    {plans[0].rebuilds}"]
+        for plan in plans:
+            data = ", ".join(dict.fromkeys(m["data"] for m in plan.models.values())) or "no data"
+            cost = plan.cost()
+            spent = "cost not measured" if cost is None else f"about {max(1, round(cost / 60))} min of one core"
+            lines.append(f"    size={plan.size:<6} {plan.count:>4} runs, {spent}; {data}")
+    return "\n".join(lines)
+
+
+def reproduce(wanted: Sequence[str], words: Sequence[str]) -> int:
+    """Do the runs of the names `wanted`, and write their tables; returns the exit code.
+
+    Raises:
+        UserError: before anything starts, if something cannot be done.
+    """
+    asked = Asked(words)
+    check(asked.launcher)
+    plans = [asked.plan(name) for name in wanted]
+    runs = [asked.runs(plan) for plan in plans]
+    every = [run for each in runs for run in each]
+    if asked.sweep:
+        return _wandb_sweep(Path(asked.sweep), wanted[0], words, len(every))
+    if asked.run is not None:
+        return _one(every, asked.run)
+    os.environ["OMP_NUM_THREADS"] = str(asked.threads)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CONF.parent), os.environ.get("PYTHONPATH")]))
+    failed = launch(every, asked.outputs / "logs", asked.jobs, asked.launcher)
+    for plan, own in zip(plans, runs, strict=True):
+        folder = asked.folder(plan.name)
+        more = [w for w in words if w.partition("=")[0] != "size"]
+        command = shlex.join([*PROGRAM.split(), plan.name, f"size={asked.size}", *more])
+        mine = {run.folder: failed[run.folder] for run in own if run.folder in failed}
+        print(f"\n{write(plan, own, folder, command, mine)}\neverything: {folder}/")
+    report(asked.outputs)
+    report_failures(failed)
+    return 1 if failed else 0
+
+
+def report(outputs: Path) -> Path:
+    """The page of everything that is in `outputs`, and beside it."""
+    roots = dict.fromkeys([outputs, outputs.parent if outputs.name == "reproduce" else outputs])
+    folders = list(dict.fromkeys(folder for root in roots for folder in sections.found(root)))
+    out = (outputs.parent if outputs.name == "reproduce" else outputs) / "report" / "index.html"
+    for warning in page.build(folders, out):
+        print(warning, file=sys.stderr)
+    print(f"page: {out}")
+    return out
+
+
+def _one(runs: list[Run], index: int) -> int:
+    """One run of the list, and before it the one whose weights it needs."""
+    if index >= len(runs):
+        raise UserError(f"run={index}: there are {len(runs)} runs, so give 0 to {len(runs) - 1}")
+    wanted = runs[index]
+    for run in [*(r for r in runs if r.folder == wanted.needs), wanted]:
+        if not run.done and (code := work(run.program, run.overrides)):
+            return code
+    return 0
+
+
+def _wandb_sweep(path: Path, name: str, words: Sequence[str], count: int) -> int:
+    """A sweep file for `wandb sweep`: its agents take the runs of the list one by one."""
+    given = [w for w in words if w.partition("=")[0] != "sweep"]
+    sweep: dict[str, Any] = {
+        "name": name, "program": "scripts/reproduce.py", "method": "grid",
+        "parameters": {"run": {"values": list(range(count))}},
+        "command": ["${env}", "${interpreter}", "${program}", name, *given, "${args_no_hyphens}"],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
+    print(f"{path}: {count} runs; wandb sweep {path}, then wandb agent wherever there is a free GPU")
+    return 0
+
+
+def _size(size: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CONF / "size" / f"{size}.yaml").read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,184 @@
+"""From the runs of a plan to its tables and figures; a plan's `make` names one of the functions below.
+
+Each takes the plan and its runs and returns (tables, figures, notes).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from .. import formats
+from ..report import tables
+from ..report.figure import Axis, Figure, Series
+from ..report.runs import LESS_IS_BETTER, Result, read
+from ..report.sections import Table
+from ..report.tables import Row
+from ..search.cost import cost
+from .plan import Plan, Run
+
+Made = tuple[list[Table], list[Figure], list[str]]
+LAYER = "flip_frequency/layer/"
+
+
+def rows_of(plan: Plan, runs: Sequence[Run], metric: str | None = None) -> list[Row]:
+    """Runs that differ in nothing but their seeds, together; `metric` is the model's own if None."""
+    groups: dict[tuple[tuple[str, str], ...], list[Result]] = {}
+    for run in runs:
+        if run.program == "config":
+            groups.setdefault(run.labels, []).append(read(run.folder))
+    found = []
+    for labels, results in groups.items():
+        named = dict(labels)
+        found.append(Row(named, metric or plan.models[named["model"]]["metric"], results))
+    return found
+
+
+def scores(plan: Plan, runs: Sequence[Run]) -> Made:
+    """Final metric by model and arm; bars of it."""
+    rows = rows_of(plan, runs)
+    made, notes = tables.table(plan.title, rows, plan.baseline, plan.compare, plan.published)
+    figures = []
+    for metric in dict.fromkeys(row.metric for row in rows):
+        own = [row for row in rows if row.metric == metric]
+        figures.append(
+            Figure(metric.replace("/", "_"), f"{plan.title}: {named(metric)}", "bars", Axis("model"),
+                   Axis(named(metric)), [_bar(own, arm) for arm in plan.arms])
+        )  # fmt: skip
+    return [made], figures, notes
+
+
+def _bar(rows: Sequence[Row], arm: str) -> Series:
+    chosen = [row for row in rows if row.labels["arm"] == arm]
+    pairs = [tables.mean_sd(list(row.values.values())) for row in chosen]
+    low = [None if m is None else m - (s or 0) for m, s in pairs]
+    high = [None if m is None else m + (s or 0) for m, s in pairs]
+    return Series(arm, [row.labels["model"] for row in chosen], [mean for mean, _ in pairs], low, high)
+
+
+def named(metric: str) -> str:
+    """A metric with its unit and direction."""
+    unit = {"val/accuracy": "validation accuracy (%)", "val/map50": "mean average precision at IoU 0.5 (%)",
+            "val/perplexity": "validation perplexity", "val/bleu": "BLEU",
+            "flip_frequency": "flip frequency (share of weights a step)"}.get(metric, metric)  # fmt: skip
+    return unit + (", lower is better" if metric in LESS_IS_BETTER and metric != "flip_frequency" else "")
+
+
+def flips(plan: Plan, runs: Sequence[Run]) -> Made:
+    """Flip frequency over training, of the network and of each layer; its mean over the last third; final metric."""
+    rows = rows_of(plan, runs)
+    made, notes = tables.table("Final metric", rows, None, plan.compare, plan.published)
+    other = {first: second for first, second in plan.compare}  # noqa: C416
+    late = {row.labels["arm"]: [r.summary.get("flip_frequency") for r in row.results] for row in rows}
+    cells = []
+    for arm, found in late.items():
+        values = [v for v in found if v is not None]
+        mean, sd = tables.mean_sd(values)
+        less = tables.mean_sd([v for v in late.get(other.get(arm, ""), []) if v is not None])[0]
+        ratio = "" if arm not in other else None if not mean or less is None else f"{less / mean:.1f} times fewer"
+        cells.append([arm, len(values), mean, sd, ratio])
+    columns = ["format and weights", "seeds", "share of weights that change a step", "SD", "than without hysteresis"]
+    rare = Table("Flip frequency, mean over the last third of training", columns, cells)
+    step, share = Axis("optimizer step"), Axis(named("flip_frequency"), log=True)
+    whole = [_curve(row.labels["arm"], row.results, "flip_frequency") for row in rows]
+    layers = dict.fromkeys(c for row in rows for r in row.results for c in r.columns(LAYER))
+    each = [_curve(row.labels["arm"], row.results, c, c.removeprefix(LAYER)) for c in layers for row in rows]
+    figures = [Figure("flips", f"{plan.title}: {', '.join(plan.models)}", "lines", step, share, whole),
+               Figure("flips_layers", "Flip frequency of a layer", "lines", step, share, each)]  # fmt: skip
+    return [rare, made], figures, notes
+
+
+def _curve(label: str, results: Sequence[Result], column: str, choice: str | None = None) -> Series:
+    """Mean over seeds at each step that all have, with the smallest and the largest."""
+    curves = [dict(zip(*r.curve(column), strict=True)) for r in results if r.status in ("finished", "diverged")]
+    steps = sorted(set.intersection(*(set(c) for c in curves))) if curves else []
+    values = [[c[s] for c in curves] for s in steps]
+    return Series(label, steps, [sum(v) / len(v) for v in values], [min(v) for v in values], [max(v) for v in values],
+                  choice=choice)  # fmt: skip
+
+
+def crossing(plan: Plan, runs: Sequence[Run]) -> Made:
+    """Differences to rounding to nearest against the number of steps, and between which lengths their sign changes."""
+    rows = rows_of(plan, runs)
+    made, notes = tables.table(plan.title, rows, plan.baseline, plan.compare)
+    key = lambda row: tuple((k, v) for k, v in row.labels.items() if k not in ("arm", "steps"))  # noqa: E731
+    arms = [arm for arm in plan.arms if arm != plan.baseline]
+    series, cells = [], []
+    for case in dict.fromkeys(map(key, rows)):
+        own = {(r.labels["arm"], int(r.labels["steps"])): r for r in rows if key(r) == case}
+        steps = sorted({s for _, s in own})
+        title = ", ".join(value for name, value in case if name != "model")
+        for arm in arms:
+            found = [tables.difference(own[arm, s].values, own[str(plan.baseline), s].values) for s in steps]
+            kept = [(s, d) for s, d in zip(steps, found, strict=True) if d]
+            low = [d.mean if d.low is None else d.low for _, d in kept]
+            high = [d.mean if d.high is None else d.high for _, d in kept]
+            series.append(Series(arm, [s for s, _ in kept], [d.mean for _, d in kept], low, high, choice=title))
+            cells.append([title, arm, *(None if d is None else str(d) for d in found), where(kept)])
+    lengths = sorted({int(r.labels["steps"]) for r in rows})
+    found_table = Table(
+        f"Difference to {plan.baseline} after so many steps, in points of accuracy [95 %]",
+        ["case", "weights", *(f"{s:,}" for s in lengths), "where it crosses"], cells,
+    )  # fmt: skip
+    # fmt: off
+    figure = Figure("crossing", f"Gain over {plan.baseline} against the length of training", "lines",
+                    Axis("optimizer steps of the run", log=True), Axis("difference in accuracy (points)"), series)
+    # fmt: on
+    return [found_table, made], [figure], notes
+
+
+def where(found: Sequence[tuple[int, tables.Difference]]) -> str:
+    """Between which numbers of steps the difference changes its sign, as far as its intervals tell.
+
+    A length counts if its interval excludes zero; the crossing lies between the nearest two of opposite signs.
+    """
+    signs = [(s, math.copysign(1, d.mean)) for s, d in found if d.low is not None and d.high is not None
+             and (d.low > 0 or d.high < 0)]  # fmt: skip
+    if not signs:
+        return "no difference beyond its interval"
+    changes = [f"{a:,} to {b:,}" for (a, p), (b, q) in pairwise(signs) if p != q]
+    return "; ".join(changes) or f"nowhere: {'better' if signs[0][1] > 0 else 'worse'} wherever it differs"
+
+
+def angles(plan: Plan, runs: Sequence[Run]) -> Made:
+    """The angle of each format on each trained model, by errors and by activations, and the mean rank."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for run in runs:
+        file = run.result / "ranking.csv"
+        if run.program == "search" and file.is_file():
+            with file.open(newline="", encoding="utf-8") as lines:
+                found[run.label["model"]] = {row["name"]: row for row in csv.DictReader(lines)}
+    shared = set.intersection(*(set(rows) for rows in found.values())) if found else set()
+    ranks = {name: {m: 1 + sum(float(rows[o]["both"]) < float(rows[name]["both"]) for o in shared)
+                    for m, rows in found.items()} for name in shared}  # fmt: skip
+    means = {name: sum(of.values()) / len(of) for name, of in ranks.items()}
+    order = sorted(shared, key=lambda name: (means[name], name))
+    rows = [[n, *(float(found[m][n]["both"]) for m in found), means[n], max(ranks[n].values())] for n in order]
+    titled = Table("Angle in degrees, E and A quantized", ["format", *found, "mean rank", "worst rank"], rows)
+    shown = order[:40]
+    series = [
+        Series(name, list(found), [float(found[m][name][kind]) for m in found], choice=title)
+        for kind, title in (("both", "E and A quantized"), ("error", "E quantized"), ("activation", "A quantized"))
+        for name in shown
+    ]
+    figure = Figure("angles", "Angle by format and model", "heatmap", Axis("model"), Axis("degrees", log=True), series)
+    trained, _, notes = scores(plan, runs)
+    trained[0].title = "The trained models"
+    return [titled, *trained], [figure], notes
+
+
+def costs(plan: Plan, runs: Sequence[Run]) -> Made:
+    """Gate equivalents of a multiplier-accumulator, by part; as a share of FP134's."""
+    parts = ("multiplier", "exponent", "alignment", "accumulator", "decoder")
+    reference = cost(formats.get("fp134")).total
+    rows, names = [], plan.options["formats"]
+    for name in names:
+        each = cost(formats.get(name))
+        rows.append([name, formats.get(name).bits, *(getattr(each, p) for p in parts), each.total,
+                     each.total / reference])  # fmt: skip
+    series = [Series(part, names, [getattr(cost(formats.get(n)), part) for n in names]) for part in (*parts, "total")]
+    figure = Figure("cost", plan.title, "bars", Axis("format"), Axis("gate equivalents (NAND2)"), series)
+    columns = ["format", "bits", *parts, "total", "relative to FP134"]
+    return [Table("Gate equivalents of a multiplier-accumulator", columns, rows)], [figure], []

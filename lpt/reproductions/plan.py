@@ -1,0 +1,198 @@
+"""From `conf/reproduce/NAME.yaml` and `conf/size/SIZE.yaml` to the runs of train.py that a table is made of.
+
+A plan has arms (what is compared: format and weights), models, perhaps further conditions (`vary`), and seeds; every
+combination is one run, and its settings alone decide its folder. So two names that ask for the same run share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+
+from ..errors import UserError
+from ..experiment import names
+from ..folder import run_name
+from ..messages import CONF
+
+SIZES = ("smoke", "small", "paper")
+QUIET = ("progress=false", "logger.mode=disabled")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: `program` is "config" (train.py) or "search" (scripts/search_formats.py).
+
+    Args:
+        labels: which run it is: model, arm, and a value for each key of `vary`.
+        overrides: the command's; of a training they decide `folder`, in which a search makes a folder of its own.
+        needs: the folder of the run whose weights this one starts from.
+    """
+
+    program: str
+    labels: tuple[tuple[str, str], ...]
+    seed: int
+    overrides: tuple[str, ...]
+    folder: Path
+    needs: Path | None = None
+
+    @property
+    def label(self) -> dict[str, str]:
+        return dict(self.labels)
+
+    def status(self) -> str:
+        """finished, diverged (which is a result, too), running, stopped, failed, or "" before it began."""
+        try:
+            found: str = json.loads((self.result / "summary.json").read_text(encoding="utf-8")).get("status", "")
+        except (OSError, ValueError):
+            return ""
+        return found
+
+    @property
+    def result(self) -> Path:
+        """The folder with its summary.json."""
+        found = sorted(self.folder.glob("search-*")) if self.program == "search" else []
+        return found[0] if found else self.folder
+
+    @property
+    def done(self) -> bool:
+        return self.status() in ("finished", "diverged")
+
+
+@dataclass
+class Plan:
+    """A table's settings, those of its size filled in. `Plan.read` reads them, `runs` makes the runs."""
+
+    name: str
+    size: str
+    title: str
+    rebuilds: str
+    claim: str
+    make: str  # the function that makes tables and figures of the runs
+    models: dict[str, dict[str, Any]]
+    seeds: int
+    settings: list[str]
+    places: dict[str, str]
+    arms: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, dict[str, str]] = field(default_factory=dict)
+    baseline: str | None = None
+    compare: list[list[str]] = field(default_factory=list)
+    search: str | None = None
+    published: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, name: str, size: str, seeds: int | None = None) -> Plan:
+        """The plan `name` at `size`, with as many `seeds` as it says itself if None.
+
+        Raises:
+            UserError: no such name or size.
+        """
+        if name not in known():
+            raise UserError(f"{name!r} is not one of {', '.join(known())}")
+        if size not in SIZES:
+            raise UserError(f"size={size}: give one of {', '.join(SIZES)}")
+        plan = yaml.safe_load((CONF / "reproduce" / f"{name}.yaml").read_text(encoding="utf-8"))
+        sizes = yaml.safe_load((CONF / "size" / f"{size}.yaml").read_text(encoding="utf-8"))
+        own = plan.pop("sizes")[size] or {}
+        chosen = own.pop("models", plan.pop("models", []))
+        settings = [*sizes["settings"].split(), *own.pop("settings", "").split()]
+        merged = {**plan, **own}
+        if formats := merged.pop("formats", None):  # an arm for each
+            merged["arms"] = {"FP32": "format=fp32 weights=fp32"} | {
+                each: f"format=custom format.value='{each}' weights=fp32" for each in formats
+            }
+        count = seeds or merged.pop("seeds", sizes["seeds"])
+        merged.pop("seeds", None)
+        return cls(
+            name=name, size=size, models={model: sizes["models"][model] for model in chosen}, seeds=count,
+            settings=settings, places=sizes.get("places", {}), **merged,
+        )  # fmt: skip
+
+    @property
+    def count(self) -> int:
+        """How many runs it has."""
+        cells = len(self.models) * len(self.arms) * self.seeds
+        for values in self.vary.values():
+            cells *= len(values)
+        return cells + (len(self.models) if self.search else 0)
+
+    def cost(self) -> float | None:
+        """Seconds of one process, as measured for each model; None where nothing was measured."""
+        each = [settings.get("seconds") for settings in self.models.values()]
+        share = self.count / max(1, len(self.models))
+        return None if None in each else share * sum(float(seconds or 0) for seconds in each)
+
+    def runs(self, outputs: Path, given: Sequence[str] = (), places: dict[str, str] | None = None) -> list[Run]:
+        """Every run, those first from which others start.
+
+        Args:
+            outputs: the folder in which `runs/` and `searches/` are.
+            given: overrides of train.py for all runs.
+            places: folders with data, by their names in the size's file.
+
+        Raises:
+            UserError: a place that is needed is not given.
+        """
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            found = list(self._trainings(outputs, list(given), places or {}))
+        return found + [self._searching(run, outputs, places or {}) for run in found if self.search and run.seed == 0]
+
+    def _trainings(self, outputs: Path, given: list[str], places: dict[str, str]) -> Iterator[Run]:
+        conditions = [dict(zip(self.vary, keys, strict=True)) for keys in itertools.product(*self.vary.values())]
+        for model, condition, seed in itertools.product(self.models, conditions, range(self.seeds)):
+            started: dict[str, Path] = {}
+            for arm, wanted in self.arms.items():
+                origin = wanted.get("from") if isinstance(wanted, dict) else None
+                text = wanted["settings"] if isinstance(wanted, dict) else wanted
+                overrides = [*self.of_model(model, places), *self.settings]
+                overrides += [o for key, value in condition.items() for o in self.vary[key][value].split()]
+                overrides += [*text.split(), f"seed={seed}", *QUIET, *given]
+                overrides += [f"init_from={started[origin]}"] if origin else []
+                folder = outputs / "runs" / folder_name(overrides)
+                started[arm] = folder
+                yield Run(
+                    "config", (("model", model), *condition.items(), ("arm", arm)), seed,
+                    (*overrides, f"paths.outputs={folder.parent}"), folder, started[origin] if origin else None,
+                )  # fmt: skip
+
+    def _searching(self, run: Run, outputs: Path, places: dict[str, str]) -> Run:
+        """The search on the weights of a finished training."""
+        own = [*self.of_model(run.label["model"], places), *self.settings, f"checkpoint={run.folder}"]
+        own += ["format=fp32", "weights=fp32", *QUIET, *(self.search or "").split()]
+        key = hashlib.sha256(" ".join(own).encode()).hexdigest()[:8]
+        folder = outputs / "searches" / f"{run.folder.name}-{key}"
+        return Run("search", run.labels, run.seed, (*own, f"paths.outputs={folder}"), folder, run.folder)
+
+    def of_model(self, model: str, places: dict[str, str]) -> list[str]:
+        """The settings of a model, its data's place filled in."""
+        text = self.models[model]["settings"]
+        for _, key, _, _ in Formatter().parse(text):
+            if key and key not in places:
+                raise UserError(f"{model} at size={self.size} needs {key}=DIR, {self.places[key]}")
+        return str(text.format(**places)).split()
+
+
+def known() -> list[str]:
+    """The names, as `list` shows them."""
+    return sorted(path.stem for path in (CONF / "reproduce").glob("*.yaml"))
+
+
+def folder_name(overrides: Sequence[str]) -> str:
+    """The name of the folder that `python train.py OVERRIDES` would make; within `initialize_config_dir`."""
+    cfg = compose("config", list(overrides), return_hydra_config=True)
+    choices = {key: str(value) for key, value in cfg.hydra.runtime.choices.items()}
+    with open_dict(cfg):
+        del cfg["hydra"]
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return run_name(config, [*names(cfg, choices).values(), f"seed{config['seed']}"])

@@ -1,0 +1,71 @@
+"""One name from the command to its result: plan, runs, tables, figures, `result.json` for the page."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_method
+
+from .. import summary
+from ..folder import replace
+from ..report import tables
+from ..report.figure import draw
+from ..report.runs import Result, differing, read
+from .plan import Plan, Run
+
+
+def write(plan: Plan, runs: Sequence[Run], folder: Path, command: str, failed: dict[Path, str]) -> str:
+    """Make the tables and figures of `runs` in `folder`; returns the tables as Markdown.
+
+    Files: tables as .md, .csv and .tex; figures as .png and .svg; result.json for the page.
+    """
+    started = time.perf_counter()
+    made, figures, notes = get_method(plan.make)(plan, runs)
+    results = [read(run.result) for run in runs]
+    notes = [*plan.notes, *notes, *_told(results, failed)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, table in enumerate(made, 1):
+        stem = folder / (plan.name if index == 1 else f"{plan.name}-{index}")
+        for suffix, make in ((".csv", tables.to_csv), (".tex", tables.latex)):
+            replace(stem.with_name(stem.name + suffix), make(table))
+    text = "\n".join([f"## {table.title}\n\n{tables.markdown(table)}" for table in made])
+    text = f"# {plan.title} ({plan.size})\n\n{text}\n" + "".join(f"- {note}\n" for note in notes)
+    replace(folder / f"{plan.name}.md", text)
+    for figure in figures:
+        draw(figure, folder)
+    seconds = sum(float(r.summary.get("wall_seconds") or 0) for r in results) + time.perf_counter() - started
+    entries: dict[str, Any] = {
+        "name": plan.name, "title": plan.title, "size": plan.size, "rebuilds": plan.rebuilds, "claim": plan.claim,
+        "command": command, "data": list(dict.fromkeys(model["data"] for model in plan.models.values())),
+        "runs": sorted({str(run.result) for run in runs}),
+        "git_commit": _of(results, "git_commit", summary.git_commit()),
+        "versions": _of(results, "versions", summary.versions()),
+        "hardware": _of(results, "hardware", summary.hardware()), "wall_seconds": seconds, "notes": notes,
+        "tables": [asdict(table) for table in made], "figures": [figure.to_dict() for figure in figures],
+    }  # fmt: skip
+    replace(folder / "result.json", json.dumps(entries, indent=1) + "\n")
+    return text
+
+
+def _told(results: Sequence[Result], failed: dict[Path, str]) -> list[str]:
+    mixed = [f"these runs are of different {key}: {'; '.join(values)}" for key, values in differing(results).items()]
+    return mixed + [f"failed: {path.name}: {why}" for path, why in failed.items()]
+
+
+def _of(results: Sequence[Result], key: str, here: str | None) -> str:
+    """What the runs say, each once; of this process if there is no run."""
+    return "; ".join(sorted({str(r.summary[key]) for r in results if r.summary.get(key)})) or (here or "")
+
+
+def report_failures(failed: dict[Path, str]) -> None:
+    """On stderr, at the end."""
+    if failed:
+        print(f"{len(failed)} runs failed; the same command tries them again:", file=sys.stderr)
+    for path, why in failed.items():
+        print(f"  {path.name}: {why}", file=sys.stderr)

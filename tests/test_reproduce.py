@@ -1,0 +1,204 @@
+"""scripts/reproduce.py: plans become runs, runs become tables, and a killed sweep goes on."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from running import ROOT
+
+from lpt.callbacks.width import Width
+from lpt.report import tables
+from lpt.report.runs import read
+from lpt.report.sections import Table
+from lpt.report.tables import Row, difference, mean_sd
+from lpt.reproductions.makers import where
+from lpt.reproductions.plan import SIZES, Plan, known
+
+reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
+PLACES = dict.fromkeys(("cifar10", "imagenet", "ptb", "multi30k", "iwslt14", "voc"), "DIR")
+TINY = ["seeds=2", "model.channels=[4,4,8,8]", "data.train_limit=128", "trainer.max_steps=12", "trainer.log_every=4",
+        "trainer.checkpoint_every=2", "jobs=2"]  # fmt: skip
+
+
+def folder(path, seed=0, status="finished", commit="c1", config=None, **figures):
+    """A run's folder, as train.py leaves it."""
+    path.mkdir(parents=True)
+    entries = {"status": status, "seed": seed, "git_commit": commit, "versions": "v", "hardware": "h", **figures}
+    (path / "summary.json").write_text(json.dumps(entries))
+    whole = {"seed": seed, "data": {"name": "digits"}, "trainer": {"max_steps": 10}, **(config or {})}
+    (path / "config.yaml").write_text(yaml.safe_dump(whole))
+    return read(path)
+
+
+# -- plans -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", known())
+def test_every_plan_is_whole(name, size):
+    plan = Plan.read(name, size)
+    assert plan.title and plan.rebuilds and plan.claim
+    arms = set(plan.arms)
+    assert {plan.baseline or "", *(a for pair in plan.compare for a in pair)} <= arms | {""}
+    assert all({"metric", "data", "settings"} <= set(model) for model in plan.models.values())
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for model in plan.models:  # every setting of a model, an arm and a condition composes
+            of_model = [*plan.of_model(model, PLACES), *plan.settings]
+            first = [o for values in plan.vary.values() for o in next(iter(values.values())).split()]
+            for arm in list(plan.arms.values())[:7]:
+                text = arm["settings"] if isinstance(arm, dict) else arm
+                compose("config", [*of_model, *first, *text.split()])
+
+
+def test_runs_of_a_plan(tmp_path):
+    plan = Plan.read("scratch_vs_finetune", "smoke")
+    runs = plan.runs(tmp_path)
+    assert len(runs) == plan.count == 14 and len({run.folder for run in runs}) == 14
+    assert [run.folder for run in plan.runs(tmp_path)] == [run.folder for run in runs]
+    tuned = [run for run in runs if run.needs]
+    assert len(tuned) == 6
+    for run in tuned:
+        (origin,) = [r for r in runs if r.folder == run.needs]
+        assert origin.label["arm"] == "FP32" and origin.seed == run.seed
+    shared = {run.folder for run in Plan.read("table_log4", "smoke").runs(tmp_path)}
+    assert {r.folder for r in runs if r.label["arm"] == "FP32"} <= shared  # trained once for both
+
+
+def test_searches_start_from_trained_networks(tmp_path):
+    runs = Plan.read("formats_six_models", "smoke").runs(tmp_path)
+    assert [run.program for run in runs] == ["config"] * 6 + ["search"] * 6
+    assert [run.needs for run in runs[6:]] == [run.folder for run in runs[:6]]
+
+
+def test_mistakes(capsys):
+    for words, said in (
+        (["flips", "size=huge"], "size=huge"), (["flop"], "not one of"), (["flips", "seeds=0"], "seeds=0"),
+        (["lstm_uniform", "size=small"], "needs ptb=DIR"), (["flips", "launcher=x"], "launcher=x"),
+        (["flips", "nonsense=1"], "nonsense"),
+    ):  # fmt: skip
+        assert reproduce(words) == 2
+        assert said in capsys.readouterr().err
+    assert reproduce([]) == 2 and reproduce(["list"]) == 0
+    out = capsys.readouterr().out
+    assert len(known()) == 10 and all(f"\n{name}\n" in f"\n{out}" for name in known())
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_by_hand():
+    assert mean_sd([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5))
+    assert mean_sd([4.0]) == (4.0, None) and mean_sd([]) == (None, None)
+    # differences 1, 2, 3: mean 2, SD 1, t(0.975, 2) = 4.30265
+    found = difference({0: 11.0, 1: 22.0, 2: 33.0, 9: 0.0}, {0: 10.0, 1: 20.0, 2: 30.0, 7: 1.0})
+    assert (found.mean, found.count) == (2.0, 3)
+    assert (found.low, found.high) == (pytest.approx(2 - 4.30265 / 3**0.5, abs=1e-4), pytest.approx(4.48414, abs=1e-4))
+    assert difference({0: 1.0}, {1: 1.0}) is None
+
+
+def test_a_table_of_run_folders(tmp_path):
+    def row(arm, *values, **more):
+        found = [folder(tmp_path / arm / str(s), s, **{"val/accuracy": v}, **more) for s, v in enumerate(values)]
+        return Row({"model": "M", "arm": arm}, "val/accuracy", found)
+
+    rows = [row("FP32", 0.5, 0.6), row("a", 0.4, 0.52), row("b", 0.3, 0.3)]
+    rows[2].results.append(folder(tmp_path / "b" / "2", 2, "diverged"))
+    made, notes = tables.table("T", rows, "FP32", [("a", "b")], {"M": {"a": "51"}})
+    assert made.rows[0] == ["M", "FP32", "val/accuracy", "2", "55.00 ± 7.07", "", "", "not available"]
+    # a - FP32: -10 and -8: -9 -+ 12.706 * 1.41421 / 1.41421
+    assert made.rows[1][3:] == ["2", "46.00 ± 8.49", "-9.00 [-21.71, +3.71]", "+16.00 [-60.24, +92.24]", "51"]
+    assert made.rows[2][3] == "2 of 3" and notes == ["M, b, seed 2: diverged, so it has no value"]
+    assert tables.markdown(made).count("\n") == 5
+    assert tables.latex(Table("t", ["a_b"], [["1 ± 2"], [None]])).splitlines()[4:7] == [
+        r"\hline", r"1 $\pm$ 2 \\", r"not available \\"
+    ]  # fmt: skip
+
+
+def test_what_does_not_belong_together_is_not_mixed(tmp_path):
+    first = folder(tmp_path / "1", 0)
+    other = folder(tmp_path / "2", 1, config={"data": {"name": "cifar10"}})
+    with pytest.raises(ValueError, match=r"cannot stand in one row: data\.name is 'digits' and 'cifar10'"):
+        Row({"arm": "a"}, "val/loss", [first, other])
+    with pytest.raises(ValueError, match="cannot be compared"):
+        tables.table("T", [Row({"arm": "a"}, "val/loss", [first]), Row({"arm": "b"}, "val/loss", [other])], "a")
+    later = folder(tmp_path / "3", 1, commit="c2", **{"val/loss": 1.0})
+    made, notes = tables.table("T", [Row({"arm": "a"}, "val/loss", [first, later])])
+    assert made.rows[0][0] == "a†" and "different git_commit: c1; c2" in notes[0]
+
+
+def test_where_a_difference_crosses():
+    def gain(mean, half):
+        return tables.Difference(mean, mean - half, mean + half, 3)
+
+    assert where([(10, gain(-5, 1)), (100, gain(1, 2)), (1000, gain(3, 1))]) == "10 to 1,000"
+    assert where([(10, gain(-5, 6)), (100, gain(5, 6))]) == "no difference beyond its interval"
+    assert where([(10, gain(-5, 1)), (100, gain(-2, 1))]) == "nowhere: worse wherever it differs"
+
+
+def test_the_width_goes_down_in_stairs():
+    width = Width(1.0, 0.0, 5)
+    assert [width.at(share) for share in (0, 0.19, 0.2, 0.5, 0.99, 1.0)] == [1, 1, 0.75, 0.5, 0, 0]
+
+
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
+def command(outputs, *more):
+    words = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), "scratch_vs_finetune", *TINY, *more]
+    return [*words, f"outputs={outputs}"]
+
+
+def result(outputs):
+    (path,) = outputs.glob("scratch_vs_finetune-smoke-*/scratch_vs_finetune.csv")
+    return path.read_text()
+
+
+def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True, cwd=tmp_path)
+    process = subprocess.Popen(command(killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=tmp_path,
+                               start_new_session=True)  # fmt: skip
+    runs = killed / "runs"
+    while process.poll() is None and len(list(runs.glob("*/checkpoints/last.ckpt"))) < 4:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    states = [json.loads(p.read_text())["status"] for p in runs.glob("*/summary.json")]
+    assert states and len(states) < 14 and not list(killed.glob("scratch*"))
+    done = subprocess.run(command(killed), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert result(killed).splitlines() == result(whole).splitlines()
+    assert len(list(runs.iterdir())) == 14
+
+
+def test_failures_are_told_and_tried_again(tmp_path):
+    outputs = tmp_path / "out"
+    (outputs / "runs").mkdir(parents=True)
+    plan = Plan.read("scratch_vs_finetune", "smoke", 2)
+    given = [word for word in TINY if word.partition("=")[0] not in ("seeds", "jobs")]
+    origin = next(run for run in plan.runs(outputs, given) if run.label["arm"] == "FP32")
+    origin.folder.write_text("in the way")
+    first = subprocess.run(command(outputs), capture_output=True, text=True, cwd=tmp_path)
+    assert first.returncode == 1 and "4 runs failed; the same command tries them again" in first.stderr
+    assert first.stderr.count("not started: the run whose weights it needs failed") == 3
+    assert "1 of 2" in result(outputs)
+    origin.folder.unlink()
+    again = subprocess.run(command(outputs), capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 0 and "10 of 14 runs are done already" in again.stderr
+    assert "1 of 2" not in result(outputs)
+
+
+def test_a_sweep_file_and_one_of_its_runs(tmp_path, monkeypatch):
+    file = tmp_path / "sweep.yaml"
+    given = ["scratch_vs_finetune", *TINY[:-1], f"outputs={tmp_path}"]
+    assert reproduce([*given, f"sweep={file}"]) == 0
+    sweep = yaml.safe_load(file.read_text())
+    assert sweep["parameters"]["run"]["values"] == list(range(14)) and sweep["method"] == "grid"
+    assert sweep["command"][3:-1] == given and sweep["command"][-1] == "${args_no_hyphens}"
