@@ -11,9 +11,10 @@ import pytest
 import torch
 from corpora import write_pairs, write_text
 
-from lpt.data import Batches, PairData, iwslt14, parallel, text
+from lpt.data import Batches, PairData, iwslt14, number_names, parallel, pydoc, text
 from lpt.data.lines import bpe
 from lpt.data.loader import ByLength
+from lpt.data.parallel import in_words
 from lpt.data.text import Text
 from lpt.errors import UserError
 
@@ -283,3 +284,18 @@ def test_multi30k_loads(tmp_path: Path) -> None:
     assert data.test is not None and [len(data.train), len(data.val), len(data.test)] == [500, 1014, 1000]
     decoded = data.tokenizer.decode_batch([target for _, target in data.val.tokens])
     assert decoded == list(data.val.texts)
+
+
+def test_embedded_language_and_translation(tmp_path: Path) -> None:
+    words = [(0, "zero"), (7, "seven"), (20, "twenty"), (42, "forty two"), (100, "one hundred"),
+             (115, "one hundred fifteen"), (1042, "one thousand forty two"),
+             (340_000, "three hundred forty thousand")]  # fmt: skip
+    assert [in_words(n) for n, _ in words] == [name for _, name in words]
+    pairs = number_names(pairs=50, val_pairs=10, vocabulary_size=270, cache=str(tmp_path))
+    assert (len(pairs.train), len(pairs.val)) == (50, 10)
+    with pytest.raises(UserError, match="together"):
+        number_names(pairs=90, val_pairs=20, largest=99)
+    helps = pydoc(vocabulary_size=300, cache=str(tmp_path))
+    assert len(helps.train) > 5 * len(helps.val) > 0
+    with pytest.raises(UserError, match="letters"):
+        pydoc(tokens="letters")

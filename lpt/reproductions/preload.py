@@ -1,4 +1,7 @@
-"""What every run needs, imported once by the process from which the runs are forked. It starts no thread."""
+"""What the runs need, imported once by the process from which they are forked. It starts no thread."""
+
+import timm  # noqa: F401
+import torchvision.models  # noqa: F401
 
 import lpt.experiment
 import lpt.searching  # noqa: F401
