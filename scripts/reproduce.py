@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
             return 0
         if name not in (*command.known(), "all"):
             raise UserError(f"{name!r} is not one of list, report, all, {', '.join(command.known())}")
-        return command.reproduce(command.known() if name == "all" else [name], words)
+        return command.reproduce(name, words)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {readable(error)}", file=sys.stderr)
         return 2

@@ -19,10 +19,10 @@ from lpt.report.runs import read
 from lpt.report.sections import Table
 from lpt.report.tables import Row, difference, mean_sd
 from lpt.reproductions.makers import where
-from lpt.reproductions.plan import SIZES, Plan, known
+from lpt.reproductions.plan import Plan, known, sizes_of
 
 reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
-PLACES = dict.fromkeys(("cifar10", "imagenet", "ptb", "multi30k", "iwslt14", "voc"), "DIR")
+PLACES = dict.fromkeys(("cifar10", "imagenet", "ptb", "multi30k", "iwslt14", "voc", "images"), "DIR")
 TINY = ["seeds=1", "model.channels=[4,4,8,8]", "data.train_limit=128", "trainer.max_steps=12", "trainer.log_every=4",
         "trainer.checkpoint_every=2", "jobs=2"]  # fmt: skip
 
@@ -40,8 +40,7 @@ def folder(path, seed=0, status="finished", commit="c1", config=None, **figures)
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name in known() for size in sizes_of(name)])
 def test_every_plan_is_whole(name, size):
     plan = Plan.read(name, size)
     assert plan.title and plan.rebuilds and plan.claim
@@ -114,7 +113,7 @@ def test_a_table_of_run_folders(tmp_path):
     assert made.rows[0] == ["M", "FP32", "val/accuracy", "2", "55.00 ± 7.07", "", "", "not available"]
     # a - FP32: -10 and -8: -9 -+ 12.706 * 1.41421 / 1.41421
     assert made.rows[1][3:] == ["2", "46.00 ± 8.49", "-9.00 [-21.71, +3.71]", "+16.00 [-60.24, +92.24]", "51"]
-    assert made.rows[2][3] == "2 of 3" and notes == ["M, b, seed 2: diverged, so it has no value"]
+    assert made.rows[2][3] == "2 of 3" and notes == ["M, b: 1 of 3 runs diverged, without a value"]
     assert tables.markdown(made).count("\n") == 5
     assert tables.latex(Table("t", ["a_b"], [["1 ± 2"], [None]])).splitlines()[4:7] == [
         r"\hline", r"1 $\pm$ 2 \\", r"not available \\"

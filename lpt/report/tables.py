@@ -125,10 +125,9 @@ def table(
         cells.append([*cell, (published or {}).get(row.labels.get("model", ""), {}).get(arm, ABSENT)])
         for key, values in row.mixed.items():
             notes.append(f"{MARK} {', '.join(row.labels.values())}: runs of different {key}: {'; '.join(values)}")
-        for result in row.results:
-            if result.status != "finished":
-                what = ", ".join(row.labels.values())
-                notes.append(f"{what}, seed {result.seed}: {result.status}, so it has no value")
+        for state in dict.fromkeys(result.status for result in row.results if result.status != "finished"):
+            count = f"{sum(result.status == state for result in row.results)} of {len(row.results)}"
+            notes.append(f"{', '.join(row.labels.values())}: {count} runs {state}, without a value")
     return Table(title, columns, cells), notes
 
 

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..messages import CONF
 from ..report import page, sections
 from .launch import LOCAL, check, launch, work
-from .plan import SIZES, Plan, Run, known
+from .plan import SIZES, Plan, Run, known, sizes_of
 from .writing import report_failures, write
 
 OWN = ("size", "seeds", "jobs", "threads", "launcher", "outputs", "run", "sweep")
@@ -32,20 +32,23 @@ class Asked:
 
     def __init__(self, words: Sequence[str]) -> None:
         places = {key for size in SIZES for key in _size(size).get("places", {})}
-        own = {k: v for k, e, v in (word.partition("=") for word in words) if e and k in (*OWN, *places)}
+        pairs = [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
+        own = {key: value for key, value in pairs if key in (*OWN, *places)}
+        self.only = {key.removeprefix("only."): v.split(",") for key, v in pairs if key.startswith("only.")}
         self.size = own.get("size", "smoke")
         if self.size not in SIZES:
             raise UserError(f"size={self.size}: give one of {', '.join(SIZES)}")
         self.seeds = self._count(own, "seeds")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.jobs = self._count(own, "jobs") or (cores if self.size == "smoke" else 1)
-        self.threads = self._count(own, "threads") or max(1, cores // self.jobs)
+        jobs = self._count(own, "jobs", 0)
+        self.jobs = (cores if self.size == "smoke" else 1) if jobs is None else jobs
+        self.threads = self._count(own, "threads") or max(1, cores // max(1, self.jobs))
         self.launcher = own.get("launcher", LOCAL)
         self.outputs = Path(own.get("outputs", "outputs/reproduce"))
         self.run = self._count(own, "run", 0)
         self.sweep = own.get("sweep")
         self.places = {key: value for key, value in own.items() if key in places}
-        self.given = [word for word in words if word.partition("=")[0] not in (*OWN, *places)]
+        self.given = [w for w in words if w.partition("=")[0] not in (*OWN, *places) and not w.startswith("only.")]
         # What makes a table another one; it has a folder of its own then.
         self.decides = [w for w in words if w.partition("=")[0] not in ("jobs", "threads", "launcher", "run", "sweep")]
 
@@ -58,7 +61,11 @@ class Asked:
         return int(own[key])
 
     def plan(self, name: str) -> Plan:
-        return Plan.read(name, self.size, self.seeds)
+        return Plan.read(name, self.size, self.seeds, self.only)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a plan of this name and size."""
+        return self.size in sizes_of(name)
 
     def runs(self, plan: Plan) -> list[Run]:
         return plan.runs(self.outputs, self.given, self.places)
@@ -79,7 +86,7 @@ def listed() -> str:
     """What `list` prints."""
     lines = []
     for name in known():
-        plans = [Plan.read(name, size) for size in SIZES]
+        plans = [Plan.read(name, size) for size in SIZES if size in sizes_of(name)]
         lines += [name, f"    {plans[0].rebuilds}"]
         for plan in plans:
             data = ", ".join(dict.fromkeys(m["data"] for m in plan.models.values())) or "no data"
@@ -89,24 +96,28 @@ def listed() -> str:
     return "\n".join(lines)
 
 
-def reproduce(wanted: Sequence[str], words: Sequence[str]) -> int:
-    """Do the runs of the names `wanted`, and write their tables; returns the exit code.
+def reproduce(name: str, words: Sequence[str]) -> int:
+    """Do the runs of `name`, or of all that have the size, and write their tables; returns the exit code.
 
     Raises:
         UserError: before anything starts, if something cannot be done.
     """
     asked = Asked(words)
     check(asked.launcher)
-    plans = [asked.plan(name) for name in wanted]
+    plans = [asked.plan(each) for each in known() if name in (each, "all") and (name == each or asked.has(each))]
     runs = [asked.runs(plan) for plan in plans]
     every = [run for each in runs for run in each]
     if asked.sweep:
-        return _wandb_sweep(Path(asked.sweep), wanted[0], words, len(every))
+        return _wandb_sweep(Path(asked.sweep), name, words, len(every))
     if asked.run is not None:
         return _one(every, asked.run)
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CONF.parent), os.environ.get("PYTHONPATH")]))
-    failed = launch(every, asked.outputs / "logs", asked.jobs, asked.launcher)
+    failed = {}
+    if asked.jobs:
+        failed = launch(every, asked.outputs / "logs", asked.jobs, asked.launcher)
+    else:
+        runs = [_begun(*each) for each in zip(plans, runs, strict=True)]
     for plan, own in zip(plans, runs, strict=True):
         folder = asked.folder(plan.name)
         more = [w for w in words if w.partition("=")[0] != "size"]
@@ -116,6 +127,14 @@ def reproduce(wanted: Sequence[str], words: Sequence[str]) -> int:
     report(asked.outputs)
     report_failures(failed)
     return 1 if failed else 0
+
+
+def _begun(plan: Plan, runs: list[Run]) -> list[Run]:
+    """Without those rows of which no seed has begun; the plan gets a note of them."""
+    begun = {run.labels for run in runs if run.status()}
+    if absent := [run for run in runs if run.labels not in begun]:
+        plan.notes.append(f"{len(absent)} of {len(runs)} runs have not begun; their rows are left out")
+    return [run for run in runs if run.labels in begun]
 
 
 def report(outputs: Path) -> Path:

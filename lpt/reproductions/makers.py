@@ -69,7 +69,8 @@ def named(metric: str) -> str:
 def flips(plan: Plan, runs: Sequence[Run]) -> Made:
     """Flip frequency over training, of the network and of each layer; its mean over the last third; final metric."""
     rows = rows_of(plan, runs)
-    made, notes = tables.table("Final metric", rows, None, plan.compare, plan.published)
+    made, notes = tables.table("Final metric", rows, plan.baseline, plan.compare, plan.published)
+    rows = [row for row in rows if row.labels["arm"] != plan.baseline]  # its weights are not on a grid
     other = {first: second for first, second in plan.compare}  # noqa: C416
     late = {row.labels["arm"]: [r.summary.get("flip_frequency") for r in row.results] for row in rows}
     cells = []
@@ -105,28 +106,31 @@ def crossing(plan: Plan, runs: Sequence[Run]) -> Made:
     made, notes = tables.table(plan.title, rows, plan.baseline, plan.compare)
     key = lambda row: tuple((k, v) for k, v in row.labels.items() if k not in ("arm", "steps"))  # noqa: E731
     arms = [arm for arm in plan.arms if arm != plan.baseline]
+    steps = sorted({int(row.labels["steps"]) for row in rows})
     series, cells = [], []
     for case in dict.fromkeys(map(key, rows)):
         own = {(r.labels["arm"], int(r.labels["steps"])): r for r in rows if key(r) == case}
-        steps = sorted({s for _, s in own})
         title = ", ".join(value for name, value in case if name != "model")
         for arm in arms:
-            found = [tables.difference(own[arm, s].values, own[str(plan.baseline), s].values) for s in steps]
+            found = [_gain(own.get((arm, s)), own.get((str(plan.baseline), s))) for s in steps]
             kept = [(s, d) for s, d in zip(steps, found, strict=True) if d]
             low = [d.mean if d.low is None else d.low for _, d in kept]
             high = [d.mean if d.high is None else d.high for _, d in kept]
             series.append(Series(arm, [s for s, _ in kept], [d.mean for _, d in kept], low, high, choice=title))
             cells.append([title, arm, *(None if d is None else str(d) for d in found), where(kept)])
-    lengths = sorted({int(r.labels["steps"]) for r in rows})
     found_table = Table(
         f"Difference to {plan.baseline} after so many steps, in points of accuracy [95 %]",
-        ["case", "weights", *(f"{s:,}" for s in lengths), "where it crosses"], cells,
+        ["case", "weights", *(f"{s:,}" for s in steps), "where it crosses"], cells,
     )  # fmt: skip
     # fmt: off
     figure = Figure("crossing", f"Gain over {plan.baseline} against the length of training", "lines",
                     Axis("optimizer steps of the run", log=True), Axis("difference in accuracy (points)"), series)
     # fmt: on
     return [found_table, made], [figure], notes
+
+
+def _gain(row: Row | None, other: Row | None) -> tables.Difference | None:
+    return tables.difference(row.values, other.values) if row and other else None
 
 
 def where(found: Sequence[tuple[int, tables.Difference]]) -> str:

@@ -24,7 +24,7 @@ from ..experiment import names
 from ..folder import run_name
 from ..messages import CONF
 
-SIZES = ("smoke", "small", "paper")
+SIZES = ("smoke", "cpu", "small", "paper")
 QUIET = ("progress=false", "logger.mode=disabled")
 
 
@@ -92,11 +92,15 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, name: str, size: str, seeds: int | None = None) -> Plan:
+    def read(cls, name: str, size: str, seeds: int | None = None, only: dict[str, list[str]] | None = None) -> Plan:
         """The plan `name` at `size`, with as many `seeds` as it says itself if None.
 
+        Args:
+            only: for "models", "arms" or a key of `vary`, the few that are wanted; what it does not name stays whole. The
+                baseline, and an arm from whose weights another starts, stay.
+
         Raises:
-            UserError: no such name or size.
+            UserError: no such name, size, or value.
         """
         if name not in known():
             raise UserError(f"{name!r} is not one of {', '.join(known())}")
@@ -104,7 +108,10 @@ class Plan:
             raise UserError(f"size={size}: give one of {', '.join(SIZES)}")
         plan = yaml.safe_load((CONF / "reproduce" / f"{name}.yaml").read_text(encoding="utf-8"))
         sizes = yaml.safe_load((CONF / "size" / f"{size}.yaml").read_text(encoding="utf-8"))
-        own = plan.pop("sizes")[size] or {}
+        sized = plan.pop("sizes")
+        if size not in sized:
+            raise UserError(f"{name} has no size={size}: give one of {', '.join(s for s in SIZES if s in sized)}")
+        own = sized[size] or {}
         chosen = own.pop("models", plan.pop("models", []))
         settings = [*sizes["settings"].split(), *own.pop("settings", "").split()]
         merged = {**plan, **own}
@@ -114,10 +121,26 @@ class Plan:
             }
         count = seeds or merged.pop("seeds", sizes["seeds"])
         merged.pop("seeds", None)
-        return cls(
+        found = cls(
             name=name, size=size, models={model: sizes["models"][model] for model in chosen}, seeds=count,
             settings=settings, places=sizes.get("places", {}), **merged,
         )  # fmt: skip
+        for key, wanted in (only or {}).items():
+            found._keep(key, wanted)
+        return found
+
+    def _keep(self, key: str, wanted: list[str]) -> None:
+        axes: dict[str, dict[str, Any]] = {"models": self.models, "arms": self.arms, **self.vary}
+        if key not in axes or not set(wanted) <= axes[key].keys():
+            valid = f"one of {', '.join(axes)}" if key not in axes else f"values out of {', '.join(axes[key])}"
+            raise UserError(f"only.{key}={','.join(wanted)}: {self.name} at size={self.size} has {valid}")
+        stay = {*wanted}
+        if key == "arms":
+            stay |= {self.baseline or wanted[0]}
+            stay |= {a["from"] for name, a in self.arms.items() if name in wanted and isinstance(a, dict)}
+            self.compare = [pair for pair in self.compare if stay.issuperset(pair)]
+        for name in axes[key].keys() - stay:
+            del axes[key][name]
 
     @property
     def count(self) -> int:
@@ -186,6 +209,11 @@ class Plan:
 def known() -> list[str]:
     """The names, as `list` shows them."""
     return sorted(path.stem for path in (CONF / "reproduce").glob("*.yaml"))
+
+
+def sizes_of(name: str) -> list[str]:
+    """The sizes that `name` has."""
+    return list(yaml.safe_load((CONF / "reproduce" / f"{name}.yaml").read_text(encoding="utf-8"))["sizes"])
 
 
 def folder_name(overrides: Sequence[str]) -> str:
