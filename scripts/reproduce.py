@@ -1,12 +1,13 @@
 """The paper's tables and figures, and questions of our own.
 
     python scripts/reproduce.py list                     what each name rebuilds, on what data, and what it costs
-    python scripts/reproduce.py NAME size=smoke          smoke: minutes on a CPU; small: one GPU; paper
+    python scripts/reproduce.py NAME size=smoke          smoke: minutes on a CPU; cpu: hours; small: one GPU; paper
     python scripts/reproduce.py all size=smoke
     python scripts/reproduce.py report                   outputs/report/index.html from what is there already
 
-Further: seeds=N jobs=N threads=N, launcher=local|basic|joblib|submitit_local|submitit_slurm|ray, outputs=DIR,
-sweep=FILE (a W&B sweep file), run=I (one run of the list), folders with data (ptb=DIR), and any key of train.py.
+Further: seeds=N, jobs=N (0: tables of what is there), threads=N, outputs=DIR, sweep=FILE (a W&B sweep file), run=I (one
+run of the list), launcher=local|basic|joblib|submitit_local|submitit_slurm|ray, a part of the table (only.models=LSTM
+only.arms=INT8), folders with data (ptb=DIR), and any key of train.py.
 What is finished already is not done again: a command that was stopped or killed goes on where it was.
 Exit code: 0 done, 2 a mistake in the command, 1 a failure, 75 stopped and resumable.
 """

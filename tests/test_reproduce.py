@@ -76,8 +76,29 @@ def test_searches_start_from_trained_networks(tmp_path):
     assert [run.needs for run in runs[6:]] == [run.folder for run in runs[:6]]
 
 
+def test_a_part_of_a_plan():
+    plan = Plan.read("hysteresis_steps", "smoke", 1, {"steps": ["30"], "weights": ["log4"], "arms": ["width 0.5"]})
+    assert list(plan.arms) == ["nearest", "width 0.5"] and plan.count == 4
+    plan = Plan.read("scratch_vs_finetune", "smoke", 1, {"arms": ["log4 fine-tuned"]})
+    assert list(plan.arms) == ["FP32", "log4 fine-tuned"] and not plan.compare
+
+
+def test_tables_of_what_is_there(tmp_path, capsys):
+    words = ["flips", "size=smoke", f"outputs={tmp_path}", "jobs=0"]
+    first = Plan.read("flips", "smoke").runs(tmp_path)[1]
+    assert first.label["arm"] == "log4"
+    folder(first.folder, 0, **{"val/accuracy": 0.5, "flip_frequency": 0.01})
+    (first.folder / "metrics.csv").write_text("step,flip_frequency,flip_frequency/layer/a\n5,0.02,0.03\n")
+    assert reproduce(words) == 0
+    out = capsys.readouterr().out
+    assert "| log4 | 1 | 0.01 | not available |" in out and "| 50.00 |" in out
+    assert "12 of 14 runs have not begun" in out and not (tmp_path / "logs").exists()
+
+
 def test_mistakes(capsys):
     for words, said in (
+        (["flips", "only.arms=INT9"], "only.arms=INT9: flips at size=smoke has values out of FP32, log4"),
+        (["flips", "only.width=1"], "has one of models, arms"), (["table_8bit", "size=cpu"], "has no size=cpu"),
         (["flips", "size=huge"], "size=huge"), (["flop"], "not one of"), (["flips", "seeds=0"], "seeds=0"),
         (["lstm_uniform", "size=small"], "needs ptb=DIR"), (["flips", "launcher=x"], "launcher=x"),
         (["flips", "nonsense=1"], "nonsense"),

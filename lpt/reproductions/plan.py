@@ -96,8 +96,8 @@ class Plan:
         """The plan `name` at `size`, with as many `seeds` as it says itself if None.
 
         Args:
-            only: for "models", "arms" or a key of `vary`, the few that are wanted; what it does not name stays whole. The
-                baseline, and an arm from whose weights another starts, stay.
+            only: for "models", "arms" or a key of `vary`, the few that are wanted; what it does not name stays whole.
+                The baseline, and an arm from whose weights another starts, stay.
 
         Raises:
             UserError: no such name, size, or value.
