@@ -43,7 +43,7 @@ def folder(path, seed=0, status="finished", commit="c1", config=None, **figures)
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name in known() for size in sizes_of(name)])
 def test_every_plan_is_whole(name, size):
     plan = Plan.read(name, size)
-    assert plan.title and plan.rebuilds and plan.claim
+    assert plan.title and plan.rebuilds and plan.claim and all(note.endswith(".") for note in plan.notes)
     arms = set(plan.arms)
     assert {plan.baseline or "", *(a for pair in plan.compare for a in pair)} <= arms | {""}
     assert all({"metric", "data", "settings"} <= set(model) for model in plan.models.values())
@@ -97,6 +97,7 @@ def test_tables_of_what_is_there(tmp_path, capsys):
 
 def test_mistakes(capsys):
     for words, said in (
+        (["flips", "hydra.launcher.n_jobs=3"], "needs a launcher of Hydra's"),
         (["flips", "only.arms=INT9"], "only.arms=INT9: flips at size=smoke has values out of FP32, log4"),
         (["flips", "only.width=1"], "has one of models, arms"), (["table_8bit", "size=cpu"], "has no size=cpu"),
         (["flips", "size=huge"], "size=huge"), (["flop"], "not one of"), (["flips", "seeds=0"], "seeds=0"),

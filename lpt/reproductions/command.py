@@ -15,11 +15,12 @@ import yaml
 from ..errors import UserError
 from ..messages import CONF
 from ..report import page, sections
-from .launch import LOCAL, check, launch, work
+from .launch import AT_A_TIME, LOCAL, check, launch, work
 from .plan import SIZES, Plan, Run, known, sizes_of
 from .writing import report_failures, write
 
 OWN = ("size", "seeds", "jobs", "threads", "launcher", "outputs", "run", "sweep")
+OTHERS = ("only.", "hydra.launcher.")
 PROGRAM = "python scripts/reproduce.py"
 
 
@@ -48,9 +49,15 @@ class Asked:
         self.run = self._count(own, "run", 0)
         self.sweep = own.get("sweep")
         self.places = {key: value for key, value in own.items() if key in places}
-        self.given = [w for w in words if w.partition("=")[0] not in (*OWN, *places) and not w.startswith("only.")]
+        self.cluster = [word for word in words if word.startswith("hydra.launcher.")]
+        if self.cluster and self.launcher == LOCAL:
+            raise UserError(f"{self.cluster[0]} needs a launcher of Hydra's: give launcher=joblib, say")
+        if jobs and self.launcher in AT_A_TIME:
+            self.cluster.insert(0, f"hydra.launcher.{AT_A_TIME[self.launcher]}={jobs}")
+        self.given = [w for w in words if w.partition("=")[0] not in (*OWN, *places) and not w.startswith(OTHERS)]
         # What makes a table another one; it has a folder of its own then.
-        self.decides = [w for w in words if w.partition("=")[0] not in ("jobs", "threads", "launcher", "run", "sweep")]
+        how = ("jobs=", "threads=", "launcher=", "run=", "sweep=", "hydra.launcher.")
+        self.decides = [word for word in words if not word.startswith(how)]
 
     @staticmethod
     def _count(own: dict[str, str], key: str, least: int = 1) -> int | None:
@@ -115,7 +122,7 @@ def reproduce(name: str, words: Sequence[str]) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CONF.parent), os.environ.get("PYTHONPATH")]))
     failed = {}
     if asked.jobs:
-        failed = launch(every, asked.outputs / "logs", asked.jobs, asked.launcher)
+        failed = launch(every, asked.outputs / "logs", asked.jobs, asked.launcher, asked.cluster)
     else:
         runs = [_begun(*each) for each in zip(plans, runs, strict=True)]
     for plan, own in zip(plans, runs, strict=True):

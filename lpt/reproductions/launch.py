@@ -20,15 +20,19 @@ from ..messages import CONF
 from .plan import Run
 
 LOCAL = "local"
+AT_A_TIME = {"joblib": "n_jobs", "submitit_slurm": "array_parallelism"}  # what a launcher calls the number of processes
 
 
-def launch(runs: Sequence[Run], logs: Path, jobs: int, launcher: str = LOCAL) -> dict[Path, str]:
+def launch(
+    runs: Sequence[Run], logs: Path, jobs: int, launcher: str = LOCAL, settings: Sequence[str] = ()
+) -> dict[Path, str]:
     """Do all `runs` that are not done; returns, for those that failed, why.
 
     Args:
         logs: the folder for what the processes print, a file a run.
-        jobs: processes at a time.
+        jobs: processes at a time, on this machine.
         launcher: "local", or one of Hydra's launchers, as `hydra/launcher=` takes it.
+        settings: of Hydra's launcher, e.g. hydra.launcher.partition=gpu.
 
     Raises:
         UserError: the launcher is not there.
@@ -40,7 +44,7 @@ def launch(runs: Sequence[Run], logs: Path, jobs: int, launcher: str = LOCAL) ->
     logs.mkdir(parents=True, exist_ok=True)
     if launcher == LOCAL:
         return _locally(waiting, logs, jobs, show)
-    return _by_hydra(waiting, logs, launcher, show)
+    return _by_hydra(waiting, logs, [f"hydra/launcher={launcher}", *settings], show)
 
 
 class Progress:
@@ -155,7 +159,7 @@ def _why(code: int | None, log: str) -> str:
 # -- by Hydra's launchers ------------------------------------------------------------------------------------------
 
 
-def _by_hydra(waiting: list[Run], logs: Path, launcher: str, show: Progress) -> dict[Path, str]:
+def _by_hydra(waiting: list[Run], logs: Path, launcher: list[str], show: Progress) -> dict[Path, str]:
     """`python train.py -m` with a list of jobs; first the runs from which others start, then those."""
     failed: dict[Path, str] = {}
     while waiting:
@@ -168,17 +172,18 @@ def _by_hydra(waiting: list[Run], logs: Path, launcher: str, show: Progress) -> 
             batch = [run for run in now if run.program == program]
             if batch:
                 code = _sweep(program, batch, logs, launcher, show)
-                failed |= {r.folder: f"the sweep ended with exit code {code}; see {logs}" for r in batch if not r.done}
+                why = f"the sweep ended with exit code {code} ({logs}/sweep.log)"
+                failed |= {run.folder: why for run in batch if not run.done}
     return failed
 
 
-def _sweep(program: str, batch: list[Run], logs: Path, launcher: str, show: Progress) -> int:
+def _sweep(program: str, batch: list[Run], logs: Path, launcher: list[str], show: Progress) -> int:
     jobs = logs / f"jobs-{program}.jsonl"
     jobs.write_text("".join(json.dumps([*run.overrides, "resume=true"]) + "\n" for run in batch), encoding="utf-8")
     script = CONF.parent / ("train.py" if program == "config" else "scripts/search_formats.py")
-    command = [sys.executable, str(script), "-m", f"hydra/launcher={launcher}", f"hydra.sweeper.jobs={jobs}"]
-    command += [f"hydra.sweep.dir={logs / launcher}"]
-    with (logs / f"{launcher}.log").open("a", encoding="utf-8") as log:
+    command = [sys.executable, str(script), "-m", *launcher, f"hydra.sweeper.jobs={jobs}"]
+    command += [f"hydra.sweep.dir={logs / 'sweep'}"]
+    with (logs / "sweep.log").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         open_runs = list(batch)
         try:
