@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from .. import formats
@@ -37,25 +37,30 @@ def rows_of(plan: Plan, runs: Sequence[Run], metric: str | None = None) -> list[
 
 
 def scores(plan: Plan, runs: Sequence[Run]) -> Made:
-    """Final metric by model and arm; bars of it."""
+    """Final metric by model and arm; bars of it, or of the difference to the baseline if there is one."""
     rows = rows_of(plan, runs)
     made, notes = tables.table(plan.title, rows, plan.baseline, plan.compare, plan.published)
     figures = []
     for metric in dict.fromkeys(row.metric for row in rows):
-        own = [row for row in rows if row.metric == metric]
-        figures.append(
-            Figure(metric.replace("/", "_"), f"{plan.title}: {named(metric)}", "bars", Axis("model"),
-                   Axis(named(metric)), [_bar(own, arm) for arm in plan.arms])
-        )  # fmt: skip
+        own = {(row.labels["model"], row.labels["arm"]): row.values for row in rows if row.metric == metric}
+        arms = [arm for arm in plan.arms if arm != plan.baseline]
+        title, axis = f"{plan.title}: {named(metric)}", named(metric)
+        if arms and plan.baseline:
+            axis = f"difference to {plan.baseline}, seed by seed"
+            title = f"{plan.title}: difference to {plan.baseline} in {named(metric)}"
+        series = [_bar(own, arm, plan.baseline if arms else None) for arm in arms or plan.arms]
+        figures.append(Figure(metric.replace("/", "_"), title, "bars", Axis("model"), Axis(axis), series))
     return [made], figures, notes
 
 
-def _bar(rows: Sequence[Row], arm: str) -> Series:
-    chosen = [row for row in rows if row.labels["arm"] == arm]
-    pairs = [tables.mean_sd(list(row.values.values())) for row in chosen]
-    low = [None if m is None else m - (s or 0) for m, s in pairs]
-    high = [None if m is None else m + (s or 0) for m, s in pairs]
-    return Series(arm, [row.labels["model"] for row in chosen], [mean for mean, _ in pairs], low, high)
+def _bar(found: Mapping[tuple[str, str], Mapping[int, float]], arm: str, baseline: str | None) -> Series:
+    """Mean over seeds, from the smallest to the largest; of the differences to `baseline` if one is given."""
+    models = [model for model, each in found if each == arm]
+    values = [[v - (found.get((model, baseline), {}).get(seed, math.nan) if baseline else 0)
+               for seed, v in found[model, arm].items()] for model in models]  # fmt: skip
+    kept = [[v for v in each if not math.isnan(v)] for each in values]
+    return Series(arm, models, [tables.mean_sd(each)[0] for each in kept], [min(each, default=None) for each in kept],
+                  [max(each, default=None) for each in kept])  # fmt: skip
 
 
 def named(metric: str) -> str:
