@@ -4,6 +4,8 @@
     python scripts/reproduce.py NAME size=smoke          smoke: minutes on a CPU; cpu: hours; small: one GPU; paper
     python scripts/reproduce.py all size=smoke
     python scripts/reproduce.py report                   outputs/report/index.html from what is there already
+    python scripts/reproduce.py publish FOLDER TO        a table with its runs' small files, to be kept or sent
+    python scripts/reproduce.py rebuild TO               that table again, from those files
 
 Further: seeds=N, jobs=N (0: tables of what is there), threads=N, outputs=DIR, sweep=FILE (a W&B sweep file), run=I (one
 run of the list), launcher=local|basic|joblib|submitit_local|submitit_slurm|ray, a part of the table (only.models=LSTM
@@ -13,6 +15,7 @@ Exit code: 0 done, 2 a mistake in the command, 1 a failure, 75 stopped and resum
 """
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -33,7 +36,7 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, *words = arguments
     from lpt.callbacks.checkpoints import Stopped
-    from lpt.reproductions import command
+    from lpt.reproductions import archive, command
 
     def stop(*_: object) -> None:
         raise Stopped
@@ -46,8 +49,15 @@ def main(arguments: list[str]) -> int:
         if name == "report":
             command.report(command.Asked(words).outputs)
             return 0
+        if name in ("publish", "rebuild"):
+            folders = [Path(word) for word in words]
+            takes = "FOLDER TO" if name == "publish" else "FOLDER"
+            if len(folders) != len(takes.split()):
+                raise UserError(f"{name} takes {takes}, not {shlex.join(words)!r}")
+            print(archive.publish(*folders) if name == "publish" else archive.rebuild(*folders))
+            return 0
         if name not in (*command.known(), "all"):
-            raise UserError(f"{name!r} is not one of list, report, all, {', '.join(command.known())}")
+            raise UserError(f"{name!r} is not one of list, report, publish, rebuild, all, {', '.join(command.known())}")
         return command.reproduce(name, words)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {readable(error)}", file=sys.stderr)

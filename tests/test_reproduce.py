@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,16 +84,40 @@ def test_a_part_of_a_plan():
     assert list(plan.arms) == ["FP32", "log4 fine-tuned"] and not plan.compare
 
 
+def log4_run(run, **figures):
+    assert run.label["arm"] == "log4"
+    folder(run.folder, run.seed, **figures)
+    (run.folder / "metrics.csv").write_text("step,flip_frequency,flip_frequency/layer/a\n5,0.02,0.03\n")
+
+
 def test_tables_of_what_is_there(tmp_path, capsys):
     words = ["flips", "size=smoke", f"outputs={tmp_path}", "jobs=0"]
-    first = Plan.read("flips", "smoke").runs(tmp_path)[1]
-    assert first.label["arm"] == "log4"
-    folder(first.folder, 0, **{"val/accuracy": 0.5, "flip_frequency": 0.01})
-    (first.folder / "metrics.csv").write_text("step,flip_frequency,flip_frequency/layer/a\n5,0.02,0.03\n")
+    runs = Plan.read("flips", "smoke").runs(tmp_path)
+    log4_run(runs[1], **{"val/accuracy": 0.5, "flip_frequency": 0.01})
     assert reproduce(words) == 0
     out = capsys.readouterr().out
     assert "| log4 | 1 | 0.01 | not available |" in out and "| 50.00 |" in out
     assert "12 of 14 runs have not begun" in out and not (tmp_path / "logs").exists()
+
+
+def test_a_table_is_kept_and_made_again(tmp_path, capsys):
+    source, kept = tmp_path / "flips-smoke", tmp_path / "kept"
+    words = ["flips", "size=smoke", f"outputs={tmp_path}", "jobs=0"]
+    runs = Plan.read("flips", "smoke").runs(tmp_path)
+    log4_run(runs[1], **{"val/accuracy": 0.5, "flip_frequency": 0.01})
+    assert reproduce(words) == 0 and reproduce(["publish", str(source), str(kept)]) == 2
+    assert "has no result" in capsys.readouterr().err  # of the other seed
+    log4_run(runs[8], **{"val/accuracy": 0.7, "flip_frequency": 0.02})
+    assert reproduce(words) == 0 and reproduce(["publish", str(source), str(kept)]) == 0
+    shutil.rmtree(tmp_path / "runs")
+    (kept / "flips.md").unlink()
+    moved = kept.rename(tmp_path / "moved")
+    assert reproduce(["rebuild", str(moved)]) == 0
+    assert (moved / "flips.md").read_text() == (source / "flips.md").read_text()
+    assert "| 60.00 ± 14.14 |" in (moved / "flips.md").read_text()
+    for command, said in ((["rebuild"], "takes FOLDER"), (["rebuild", str(tmp_path)], "result.json is missing"),
+                          (["publish", str(moved), str(tmp_path)], "holds no table")):  # fmt: skip
+        assert reproduce(command) == 2 and said in capsys.readouterr().err
 
 
 def test_mistakes(capsys):

@@ -19,12 +19,23 @@ from ..report.figure import draw
 from ..report.runs import Result, differing, read
 from .plan import Plan, Run
 
+RESULT = "result.json"
 
-def write(plan: Plan, runs: Sequence[Run], folder: Path, command: str, failed: dict[Path, str]) -> str:
+
+def write(
+    plan: Plan, runs: Sequence[Run], folder: Path, command: str, failed: dict[Path, str], within: Path | None = None
+) -> str:
     """Make the tables and figures of `runs` in `folder`; returns the tables as Markdown.
 
-    Files: tables as .md, .csv and .tex; figures as .png and .svg; result.json for the page.
+    Files: tables as .md, .csv and .tex; figures as .png and .svg; result.json for the page and for `archive`.
+
+    Args:
+        within: name the runs' folders relative to this one.
     """
+
+    def place(path: Path) -> str:
+        return str(path.relative_to(within) if within else path)
+
     started = time.perf_counter()
     made, figures, notes = get_method(plan.make)(plan, runs)
     results = [read(run.result) for run in runs]
@@ -43,13 +54,15 @@ def write(plan: Plan, runs: Sequence[Run], folder: Path, command: str, failed: d
     entries: dict[str, Any] = {
         "name": plan.name, "title": plan.title, "size": plan.size, "rebuilds": plan.rebuilds, "claim": plan.claim,
         "command": command, "data": list(dict.fromkeys(model["data"] for model in plan.models.values())),
-        "runs": sorted({str(run.result) for run in runs}),
+        "runs": sorted({place(run.result) for run in runs}), "plan_notes": plan.notes,
+        "cells": [{"program": run.program, "labels": run.label, "seed": run.seed, "folder": place(run.folder)}
+                  for run in runs],
         "git_commit": _of(results, "git_commit", summary.git_commit()),
         "versions": _of(results, "versions", summary.versions()),
         "hardware": _of(results, "hardware", summary.hardware()), "wall_seconds": seconds, "notes": notes,
         "tables": [asdict(table) for table in made], "figures": [figure.to_dict() for figure in figures],
     }  # fmt: skip
-    replace(folder / "result.json", json.dumps(entries, indent=1) + "\n")
+    replace(folder / RESULT, json.dumps(entries, indent=1) + "\n")
     return text
 
 
