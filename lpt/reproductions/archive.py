@@ -47,17 +47,16 @@ def rebuild(folder: Path) -> str:
     """
     entries = _read(folder)
     runs = [_run(cell, folder) for cell in entries["cells"]]
-    labels = [run.label for run in runs]
-    only = {"models": [label["model"] for label in labels], "arms": [label["arm"] for label in labels]}
-    plan = Plan.read(entries["name"], entries["size"], only=only if runs else None)
-    plan.notes = entries["plan_notes"]
+    kept = entries["plan"]
+    plan = Plan.read(entries["name"], entries["size"], only={key: kept[key] for key in ("models", "arms") if kept[key]})
+    plan.notes = kept["notes"]
     return write(plan, runs, folder, entries["command"], {}, within=folder)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
         entries: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        assert all(key in entries for key in ("name", "size", "command", "cells", "plan_notes"))
+        assert all(key in entries for key in ("name", "size", "command", "cells", "plan"))
     except (OSError, ValueError, AssertionError):
         raise UserError(f"{folder}: {RESULT} is missing or not that of a table of scripts/reproduce.py") from None
     return entries

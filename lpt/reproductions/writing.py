@@ -54,7 +54,8 @@ def write(
     entries: dict[str, Any] = {
         "name": plan.name, "title": plan.title, "size": plan.size, "rebuilds": plan.rebuilds, "claim": plan.claim,
         "command": command, "data": list(dict.fromkeys(model["data"] for model in plan.models.values())),
-        "runs": sorted({place(run.result) for run in runs}), "plan_notes": plan.notes,
+        "runs": sorted({place(run.result) for run in runs}),
+        "plan": {"models": list(plan.models), "arms": list(plan.arms), "notes": plan.notes},
         "cells": [{"program": run.program, "labels": run.label, "seed": run.seed, "folder": place(run.folder)}
                   for run in runs],
         "git_commit": _of(results, "git_commit", summary.git_commit()),
