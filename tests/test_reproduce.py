@@ -1,5 +1,6 @@
 """scripts/reproduce.py: plans become runs, runs become tables, and a killed sweep goes on."""
 
+import inspect
 import json
 import os
 import runpy
@@ -12,6 +13,7 @@ import time
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_object as locate
 from running import ROOT
 
 from lpt.callbacks.width import Width
@@ -54,7 +56,10 @@ def test_every_plan_is_whole(name, size):
             first = [o for values in plan.vary.values() for o in next(iter(values.values())).split()]
             for arm in list(plan.arms.values())[:7]:
                 text = arm["settings"] if isinstance(arm, dict) else arm
-                compose("config", [*of_model, *first, *text.split()])
+                cfg = compose("config", [*of_model, *first, *text.split()])
+            for part in ("model", "data", "task", "optimizer", "scheduler"):  # whose functions take the keys given
+                keys = {key: None for key in cfg[part] if key not in ("_target_", "_partial_")}
+                inspect.signature(locate(cfg[part]._target_)).bind_partial(**keys)
 
 
 def test_runs_of_a_plan(tmp_path):
