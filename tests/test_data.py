@@ -63,6 +63,16 @@ def test_digits_agree_with_scikit_learn_pixel_by_pixel() -> None:
         np.testing.assert_array_equal(y.numpy(), target[chosen])
 
 
+def test_digits_enlarged() -> None:
+    small, large = digits(mean=[0.0], std=[1.0]), digits(enlarge=4, mean=[0.0], std=[1.0])
+    assert large.shape == (1, 32, 32)
+    images = large.val.images
+    assert all(torch.equal(images[:, :, i::4, j::4], small.val.images) for i in range(4) for j in range(4))
+    for bad in (0, 1.5):
+        with pytest.raises(UserError, match=f"data.enlarge={bad}: give a whole number"):
+            digits(enlarge=bad)
+
+
 def test_train_limit_takes_the_first_images() -> None:
     few, all_ = digits(train_limit=100, mean=[0.3], std=[0.3]), digits(mean=[0.3], std=[0.3])
     assert len(few.train) == 100 and len(few.val) == len(all_.val)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..errors import UserError
 from .base import ImageData
 from .images import Augment, Images, first, normal_of
 
@@ -12,6 +13,7 @@ EVERY = 5  # of each class, in the order of the file, every fifth image is held 
 
 def digits(
     train_limit: int | None = None,
+    enlarge: int = 1,
     crop_padding: int = 0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -23,16 +25,20 @@ def digits(
 
     Args:
         train_limit: only the first so many training images.
-        crop_padding: see `Augment`.
+        enlarge: each pixel becomes so many by so many, for networks that halve their input often.
+        crop_padding: see `Augment`; in pixels of the enlarged image.
         mean, std: for normalisation, one number; computed from the training images if None.
 
     Raises:
-        UserError: a limit or a normalisation that does not fit.
+        UserError: a limit, a factor or a normalisation that does not fit.
     """
+    if not isinstance(enlarge, int) or enlarge < 1:
+        raise UserError(f"data.enlarge={enlarge}: give a whole number from 1 upward; 4 makes images of 32x32 pixels")
     from sklearn.datasets import load_digits  # slow to import, and needed here only
 
     pixels, target = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).mul(15).to(torch.uint8).reshape(-1, 1, 8, 8)  # 0 .. 16 becomes 0 .. 240, exactly
+    images = images.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
     labels = torch.from_numpy(target).long()
     rank = torch.stack([(labels[:i] == labels[i]).sum() for i in range(len(labels))])  # place within its class
     held_out = rank % EVERY == EVERY - 1
@@ -42,7 +48,7 @@ def digits(
     return ImageData(
         name="digits",
         classes=10,
-        shape=(1, 8, 8),
+        shape=(1, 8 * enlarge, 8 * enlarge),
         train=Images(train, labels[~held_out][:limit], normal, Augment(crop_padding)),
         val=Images(images[held_out], labels[held_out], normal),
         source="scikit-learn's digits: 8x8 grey images (the test part of UCI's optical recognition of handwritten "
