@@ -53,13 +53,12 @@ def test_every_plan_is_whole(name, size):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for model in plan.models:  # every setting of a model, an arm and a condition composes
             of_model = [*plan.of_model(model, PLACES), *plan.settings]
-            first = [o for values in plan.vary.values() for o in next(iter(values.values())).split()]
-            for arm in list(plan.arms.values())[:7]:
-                text = arm["settings"] if isinstance(arm, dict) else arm
-                cfg = compose("config", [*of_model, *first, *text.split()])
-            for part in ("model", "data", "task", "optimizer", "scheduler"):  # whose functions take the keys given
-                keys = {key: None for key in cfg[part] if key not in ("_target_", "_partial_")}
-                inspect.signature(locate(cfg[part]._target_)).bind_partial(**keys)
+            texts = [arm["settings"] if isinstance(arm, dict) else arm for arm in list(plan.arms.values())[:7]]
+            for text in [*texts, *(text for values in plan.vary.values() for text in values.values())]:
+                cfg = compose("config", [*of_model, *text.split()])
+                for part in ("model", "data", "task", "optimizer", "scheduler"):  # whose functions take the keys given
+                    keys = {key: None for key in cfg[part] if key not in ("_target_", "_partial_")}
+                    inspect.signature(locate(cfg[part]._target_)).bind_partial(**keys)
 
 
 def test_runs_of_a_plan(tmp_path):
