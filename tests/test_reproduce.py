@@ -197,6 +197,15 @@ def test_the_width_goes_down_in_stairs():
     assert [width.at(share) for share in (0, 0.19, 0.2, 0.5, 0.99, 1.0)] == [1, 1, 0.75, 0.5, 0, 0]
 
 
+def test_a_width_on_the_stairs_in_compiled_training(tmp_path):
+    """More widths than torch.compile takes of one function."""
+    more = ["model.width=4", "data.train_limit=160", "trainer.max_steps=5", "indicators=flips", "compile=rounding",
+            "format=fp32", "+indicators.width._target_=lpt.callbacks.width.Width", "+indicators.width.stairs=5",
+            f"paths.outputs={tmp_path}", "logger.mode=disabled", "progress=false"]  # fmt: skip
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *more], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # -- sweeps ------------------------------------------------------------------------------------------------------------
 
 

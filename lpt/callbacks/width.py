@@ -40,5 +40,7 @@ class Width(pl.Callback):
             raise UserError(f"indicators.width belongs to hysteresis, not to weights.scheme={type(scheme).__name__}")
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
-        scheme: Any = Quantization.of(trainer).weights.scheme
-        scheme.width = self.at(trainer.global_step / task.total_steps)
+        weights, width = Quantization.of(trainer).weights, self.at(trainer.global_step / task.total_steps)
+        scheme: Any = weights.scheme
+        if scheme.width != width:  # another object: a compiled update belongs to one
+            weights.scheme = Hysteresis(scheme.format, width)
