@@ -21,7 +21,7 @@ from lpt.report import tables
 from lpt.report.runs import read
 from lpt.report.sections import Table
 from lpt.report.tables import Row, difference, mean_sd
-from lpt.reproductions.makers import where
+from lpt.reproductions.makers import _late, where
 from lpt.reproductions.plan import Plan, known, sizes_of
 
 reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
@@ -100,8 +100,17 @@ def test_tables_of_what_is_there(tmp_path, capsys):
     log4_run(runs[1], **{"val/accuracy": 0.5, "flip_frequency": 0.01})
     assert reproduce(words) == 0
     out = capsys.readouterr().out
-    assert "| log4 | 1 | 0.01 | not available |" in out and "| 50.00 |" in out
+    assert "| ResNet-18 | log4 | 1 | 0.02 | not available |" in out and "| 50.00 |" in out
     assert "12 of 14 runs have not begun" in out and not (tmp_path / "logs").exists()
+
+
+def test_flips_late_in_training(tmp_path):
+    rows = "".join(f"{step},{1 / step}\n" for step in range(10, 310, 10))
+    result = folder(tmp_path / "a", 0)
+    (tmp_path / "a" / "metrics.csv").write_text(f"step,flip_frequency\n{rows}")
+    row = Row({"arm": "a"}, "flip_frequency", [result, folder(tmp_path / "b", 1, "stopped")])
+    assert _late(row, 10) == [pytest.approx((1 / 280 + 1 / 290 + 1 / 300) / 3)]
+    assert _late(row, 3) == [pytest.approx(sum(1 / s for s in range(210, 310, 10)) / 10)]
 
 
 def test_a_table_is_kept_and_made_again(tmp_path, capsys):

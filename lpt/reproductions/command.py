@@ -127,7 +127,7 @@ def reproduce(name: str, words: Sequence[str]) -> int:
         runs = [_begun(*each) for each in zip(plans, runs, strict=True)]
     for plan, own in zip(plans, runs, strict=True):
         folder = asked.folder(plan.name)
-        more = [w for w in words if w.partition("=")[0] != "size"]
+        more = [w for w in words if w.partition("=")[0] != "size" and w != "jobs=0"]
         command = shlex.join([*PROGRAM.split(), plan.name, f"size={asked.size}", *more])
         mine = {run.folder: failed[run.folder] for run in own if run.folder in failed}
         print(f"\n{write(plan, own, folder, command, mine)}\neverything: {folder}/")

@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from .. import formats
 from ..report import tables
@@ -72,21 +73,23 @@ def named(metric: str) -> str:
 
 
 def flips(plan: Plan, runs: Sequence[Run]) -> Made:
-    """Flip frequency over training, of the network and of each layer; its mean over the last third; final metric."""
+    """Flip frequency over training, of the network and of each layer; its mean at the end; final metric."""
     rows = rows_of(plan, runs)
     made, notes = tables.table("Final metric", rows, plan.baseline, plan.compare, plan.published)
     rows = [row for row in rows if row.labels["arm"] != plan.baseline]  # its weights are not on a grid
     other = {first: second for first, second in plan.compare}  # noqa: C416
-    late = {row.labels["arm"]: [r.summary.get("flip_frequency") for r in row.results] for row in rows}
-    cells = []
-    for arm, found in late.items():
-        values = [v for v in found if v is not None]
-        mean, sd = tables.mean_sd(values)
-        less = tables.mean_sd([v for v in late.get(other.get(arm, ""), []) if v is not None])[0]
-        ratio = "" if arm not in other else None if not mean or less is None else f"{less / mean:.1f} times fewer"
-        cells.append([arm, len(values), mean, sd, ratio])
-    columns = ["format and weights", "seeds", "share of weights that change a step", "SD", "than without hysteresis"]
-    rare = Table("Flip frequency, mean over the last third of training", columns, cells)
+    found, cells = {(row.labels["model"], row.labels["arm"]): row for row in rows}, []
+    for (model, arm), row in found.items():
+        cell: list[Any] = [model, arm, len(row.values)]
+        peer = found.get((model, other.get(arm, "")))
+        for part in (3, 10):
+            mean, sd = tables.mean_sd(_late(row, part))
+            more = tables.mean_sd(_late(peer, part))[0] if peer else None
+            cell += [mean, sd, "" if peer is None else f"{more / mean:.1f} times fewer" if more and mean else None]
+        cells.append(cell)
+    columns = ["model", "format and weights", "seeds", "last third", "SD", "than without hysteresis",
+               "last tenth", "SD", "than without hysteresis"]  # fmt: skip
+    rare = Table("Flip frequency, the share of weights that change a step, at the end of training", columns, cells)
     step, share = Axis("optimizer step"), Axis(named("flip_frequency"), log=True)
     whole = [_curve(row.labels["arm"], row.results, "flip_frequency") for row in rows]
     layers = dict.fromkeys(c for row in rows for r in row.results for c in r.columns(LAYER))
@@ -94,6 +97,16 @@ def flips(plan: Plan, runs: Sequence[Run]) -> Made:
     figures = [Figure("flips", f"{plan.title}: {', '.join(plan.models)}", "lines", step, share, whole),
                Figure("flips_layers", "Flip frequency of a layer", "lines", step, share, each)]  # fmt: skip
     return [rare, made], figures, notes
+
+
+def _late(row: Row, part: int) -> list[float]:
+    """Of each finished run, the mean flip frequency over the last 1/part of its steps."""
+    found = []
+    for result in row.results:
+        steps, values = result.curve("flip_frequency") if result.status == "finished" else ([], [])
+        late = [value for step, value in zip(steps, values, strict=True) if step * part > steps[-1] * (part - 1)]
+        found += [sum(late) / len(late)] if late else []
+    return found
 
 
 def _curve(label: str, results: Sequence[Result], column: str, choice: str | None = None) -> Series:
