@@ -397,11 +397,11 @@ IMAGES = [file for file in sorted(CONF.glob("*.yaml")) if file.stem not in OTHER
 
 @pytest.mark.parametrize("file", IMAGES, ids=lambda file: file.stem)
 def test_every_image_model_yaml_builds(file: Path) -> None:
+    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
 
-    config = OmegaConf.load(file)
-    if OmegaConf.is_missing(config, "name"):
-        config.name = "mobilenetv3_small_050" if file.stem == "timm" else "squeezenet1_1"
-    model = instantiate(config, classes=4, in_channels=1)
+    names = {"timm": ["model.name=mobilenetv3_small_050"], "torchvision": ["model.name=squeezenet1_1"]}
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        cfg = compose("config", overrides=[f"model={file.stem}", *names.get(file.stem, [])])
+    model = instantiate(cfg.model, classes=4, in_channels=1)
     assert model.eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 4)

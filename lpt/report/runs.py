@@ -41,10 +41,11 @@ class Result:
         return float(value) * (100 if metric in PERCENT else 1)
 
     def curve(self, column: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a column of metrics.csv."""
+        """Steps and values of a column of metrics.csv, in percent where it is a share."""
         with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row.get(column)]
-        return [int(row["step"]) for row in rows], [float(row[column]) for row in rows]
+        factor = 100 if column in PERCENT else 1
+        return [int(row["step"]) for row in rows], [factor * float(row[column]) for row in rows]
 
     def columns(self, prefix: str) -> list[str]:
         """The columns of metrics.csv that begin with `prefix`."""

@@ -91,7 +91,10 @@ def spread(values: Sequence[float]) -> str | None:
 
 
 def table(
-    title: str, rows: Sequence[Row], baseline: str | None = None, compare: Sequence[Sequence[str]] = (),
+    title: str,
+    rows: Sequence[Row],
+    baseline: str | None = None,
+    compare: Sequence[Sequence[str]] = (),
     published: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[Table, list[str]]:
     """The table, and notes on it: what lacks, and whose runs are of different versions.

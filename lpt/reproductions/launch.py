@@ -223,5 +223,3 @@ def check(launcher: str) -> None:
     except ImportError as error:
         extra = launcher.split("_")[0]
         raise UserError(f"launcher={launcher} is not installed: pip install -e '.[{extra}]' ({error})") from error
-
-

@@ -76,7 +76,7 @@ def flips(plan: Plan, runs: Sequence[Run]) -> Made:
     """Flip frequency over training, of the network and of each layer; its mean at the end; final metric."""
     rows = rows_of(plan, runs)
     made, notes = tables.table("Final metric", rows, plan.baseline, plan.compare, plan.published)
-    rows = [row for row in rows if row.labels["arm"] != plan.baseline]  # its weights are not on a grid
+    every, rows = rows, [row for row in rows if row.labels["arm"] != plan.baseline]  # its weights are not on a grid
     other = {first: second for first, second in plan.compare}  # noqa: C416
     found, cells = {(row.labels["model"], row.labels["arm"]): row for row in rows}, []
     for (model, arm), row in found.items():
@@ -96,7 +96,33 @@ def flips(plan: Plan, runs: Sequence[Run]) -> Made:
     each = [_curve(row.labels["arm"], row.results, c, c.removeprefix(LAYER)) for c in layers for row in rows]
     figures = [Figure("flips", f"{plan.title}: {', '.join(plan.models)}", "lines", step, share, whole),
                Figure("flips_layers", "Flip frequency of a layer", "lines", step, share, each)]  # fmt: skip
-    return [rare, made], figures, notes
+    metric = Axis(named(next(iter(plan.models.values()))["metric"]))
+    during = [_curve(row.labels["arm"], row.results, row.metric) for row in every]
+    figures.append(Figure("during", f"{plan.title}: {', '.join(plan.models)}", "lines", step, metric, during))
+    return [rare, made, _during(found, other)], figures, notes
+
+
+def _during(rows: Mapping[tuple[str, str], Row], other: Mapping[str, str]) -> Table:
+    """At each validation of the runs, the difference to the weights without hysteresis, paired over seeds."""
+    pairs = {key: (row, rows[peer]) for key, row in rows.items() if (peer := (key[0], other.get(key[1], ""))) in rows}
+    values = {key: (_at_steps(row), _at_steps(peer)) for key, (row, peer) in pairs.items()}
+    steps = sorted({step for mine, _ in values.values() for step in mine})
+    cells = []
+    for key, (mine, theirs) in values.items():
+        found = [tables.difference(mine.get(step, {}), theirs.get(step, {})) for step in steps]
+        cells.append([*key, *(None if d is None else str(d) for d in found)])
+    columns = ["model", "format and weights", *(f"step {step:,}" for step in steps)]
+    return Table("Validation metric during training, difference to the same without hysteresis [95 %]", columns, cells)
+
+
+def _at_steps(row: Row) -> dict[int, dict[int, float]]:
+    """Of the finished runs, the metric at each step it was measured at, by seed."""
+    found: dict[int, dict[int, float]] = {}
+    for result in row.results:
+        if result.status == "finished":
+            for step, value in zip(*result.curve(row.metric), strict=True):
+                found.setdefault(step, {})[result.seed] = value
+    return found
 
 
 def _late(row: Row, part: int) -> list[float]:
