@@ -77,11 +77,11 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 def table(title: str, rows: Rows) -> str:
     """The rows as text; a target that was missed says so."""
     width = max(36, *(len(name) for name in rows)) + 1
-    head = f"{'ratio':>8s}{'quartiles':>16s}{'target':>9s}{'bytes':>7s}{'ms':>10s}{'first, s':>10s}  compared with"
+    head = f"{'ratio':>8s}{'quartiles':>19s}{'target':>9s}{'bytes':>7s}{'ms':>10s}{'first, s':>10s}  compared with"
     lines = [f"\n{title}", " " * width + head]
     for name, row in rows.items():
         spread = f"{row['low']:.2f} to {row['high']:.2f}"
-        line = f"{name:{width}s}{row['ratio']:8.2f}{spread:>16s}"
+        line = f"{name:{width}s}{row['ratio']:8.2f}{spread:>19s}"
         missed = "target" in row and float(row["ratio"]) > float(row["target"])
         line += f"{row['target']:>8}{'!' if missed else ' '}" if "target" in row else " " * 9
         line += f"{row['bound']:7.2f}" if "bound" in row else " " * 7
