@@ -133,7 +133,18 @@ def test_a_table_is_kept_and_made_again(tmp_path, capsys):
         assert reproduce(command) == 2 and said in capsys.readouterr().err
 
 
-def test_mistakes(capsys):
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in (ROOT / "docs/results").glob("*/result.json")))
+def test_our_results_are_what_their_runs_give(name, tmp_path):
+    folder = ROOT / "docs/results" / name
+    shutil.copytree(folder, tmp_path / "there", ignore=shutil.ignore_patterns("*.png", "*.svg", "*.md"))
+    assert reproduce(["rebuild", str(tmp_path / "there")]) == 0
+    for kept in sorted(folder.glob("*.md")):
+        assert (tmp_path / "there" / kept.name).read_text() == kept.read_text()
+
+
+def test_mistakes(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
     for words, said in (
         (["flips", "hydra.launcher.n_jobs=3"], "needs a launcher of Hydra's"),
         (["flips", "only.arms=INT9"], "only.arms=INT9: flips at size=smoke has values out of FP32, log4"),
@@ -141,6 +152,10 @@ def test_mistakes(capsys):
         (["flips", "size=huge"], "size=huge"), (["flop"], "not one of"), (["flips", "seeds=0"], "seeds=0"),
         (["lstm_uniform", "size=small"], "needs ptb=DIR"), (["flips", "launcher=x"], "launcher=x"),
         (["flips", "nonsense=1"], "nonsense"),
+        (["flips", "optimizer.lr=abc", f"outputs={tmp_path}"], "a finite number"),
+        (["lstm_uniform", "size=small", f"ptb={tmp_path}/no"], "is not a folder that is there"),
+        (["flips", f"outputs={file}/out"], "cannot be made"), (["flips", f"sweep={file}"], "is there already"),
+        (["report", f"outputs={tmp_path}/none"], "holds no table yet"),
     ):  # fmt: skip
         assert reproduce(words) == 2
         assert said in capsys.readouterr().err

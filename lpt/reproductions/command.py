@@ -49,6 +49,9 @@ class Asked:
         self.run = self._count(own, "run", 0)
         self.sweep = own.get("sweep")
         self.places = {key: value for key, value in own.items() if key in places}
+        for key, value in self.places.items():
+            if not Path(value).is_dir():
+                raise UserError(f"{key}={value} is not a folder that is there")
         self.cluster = [word for word in words if word.startswith("hydra.launcher.")]
         if self.cluster and self.launcher == LOCAL:
             raise UserError(f"{self.cluster[0]} needs a launcher of Hydra's: give launcher=joblib, say")
@@ -122,7 +125,8 @@ def reproduce(name: str, words: Sequence[str]) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CONF.parent), os.environ.get("PYTHONPATH")]))
     failed = {}
     if asked.jobs:
-        failed = launch(every, asked.outputs / "logs", asked.jobs, asked.launcher, asked.cluster)
+        logs = _folder(asked.outputs / "logs")
+        failed = launch(every, logs, asked.jobs, asked.launcher, asked.cluster)
     else:
         runs = [_begun(*each) for each in zip(plans, runs, strict=True)]
     for plan, own in zip(plans, runs, strict=True):
@@ -144,10 +148,24 @@ def _begun(plan: Plan, runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.labels in begun]
 
 
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made ({error.strerror}): give another folder") from error
+    return path
+
+
 def report(outputs: Path) -> Path:
-    """The page of everything that is in `outputs`, and beside it."""
+    """The page of everything that is in `outputs`, and beside it.
+
+    Raises:
+        UserError: there is nothing.
+    """
     roots = dict.fromkeys([outputs, outputs.parent if outputs.name == "reproduce" else outputs])
     folders = list(dict.fromkeys(folder for root in roots for folder in sections.found(root)))
+    if not folders:
+        raise UserError(f"{outputs} holds no table yet: make one, for example {PROGRAM} hardware_cost")
     out = (outputs.parent if outputs.name == "reproduce" else outputs) / "report" / "index.html"
     for warning in page.build(folders, out):
         print(warning, file=sys.stderr)
@@ -174,7 +192,11 @@ def _wandb_sweep(path: Path, name: str, words: Sequence[str], count: int) -> int
         "parameters": {"run": {"values": list(range(count))}},
         "command": ["${env}", "${interpreter}", "${program}", name, *given, "${args_no_hyphens}"],
     }  # fmt: skip
-    path.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
+    text = yaml.safe_dump(sweep, sort_keys=False)
+    if path.exists() and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        raise UserError(f"sweep={path} is there already, with something else in it: give another name, or remove it")
+    _folder(path.parent)
+    path.write_text(text, encoding="utf-8")
     print(f"{path}: {count} runs; wandb sweep {path}, then wandb agent wherever there is a free GPU")
     return 0
 

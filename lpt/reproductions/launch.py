@@ -20,6 +20,7 @@ from ..messages import CONF
 from .plan import Run
 
 LOCAL = "local"
+MISTAKE = 2  # the exit code of train.py for a mistake in the command
 AT_A_TIME = {"joblib": "n_jobs", "submitit_slurm": "array_parallelism"}  # what a launcher calls the number of processes
 
 
@@ -29,19 +30,18 @@ def launch(
     """Do all `runs` that are not done; returns, for those that failed, why.
 
     Args:
-        logs: the folder for what the processes print, a file a run.
+        logs: a folder that is there, for what the processes print, a file a run.
         jobs: processes at a time, on this machine.
         launcher: "local", or one of Hydra's launchers, as `hydra/launcher=` takes it.
         settings: of Hydra's launcher, e.g. hydra.launcher.partition=gpu.
 
     Raises:
-        UserError: the launcher is not there.
+        UserError: before anything is done, two runs find the same mistake in the command (this machine only).
     """
     waiting = list({run.folder: run for run in runs if not run.done}.values())
     show = Progress(runs)
     if not waiting:
         return {}
-    logs.mkdir(parents=True, exist_ok=True)
     if launcher == LOCAL:
         return _locally(waiting, logs, jobs, show)
     return _by_hydra(waiting, logs, [f"hydra/launcher={launcher}", *settings], show)
@@ -57,10 +57,16 @@ class Progress:
         if self.before:
             self._say(f"{self.before} of {len(self.runs)} runs are done already", True)
 
+    @property
+    def fresh(self) -> int:
+        """How many were done since."""
+        return sum(run.done for run in self.runs.values()) - self.before
+
     def __call__(self, run: Run, state: str) -> None:
         """Tell of a run."""
-        done = sum(each.done for each in self.runs.values())
-        rest, fresh = len(self.runs) - done, done - self.before
+        fresh = self.fresh
+        done = self.before + fresh
+        rest = len(self.runs) - done
         minutes = (time.perf_counter() - self.start) / max(fresh, 1) * rest / 60
         left = f", about {minutes:.1f} min left" if fresh and rest else ""
         what = ", ".join(run.label.values())
@@ -83,6 +89,7 @@ def _locally(waiting: list[Run], logs: Path, jobs: int, show: Progress) -> dict[
     context.set_forkserver_preload(["lpt.reproductions.preload"])
     working: dict[Any, tuple[Run, Any]] = {}
     failed: dict[Path, str] = {}
+    mistakes: list[str] = []
     try:
         while waiting or working:
             for run in [r for r in waiting if r.needs in failed]:
@@ -101,6 +108,10 @@ def _locally(waiting: list[Run], logs: Path, jobs: int, show: Progress) -> dict[
                 if not run.done:
                     failed[run.folder] = _why(process.exitcode, _log(logs, run))
                 show(run, run.status() if run.done else "failed")
+                if process.exitcode == MISTAKE and not show.fresh:
+                    mistakes.append(_told(_log(logs, run)))
+                    if mistakes.count(mistakes[-1]) == 2:
+                        raise UserError(mistakes[-1].removeprefix("error: "))
     finally:
         for _, process in working.values():
             process.terminate()  # SIGTERM: each saves its state
@@ -150,10 +161,14 @@ def _log(logs: Path, run: Run) -> str:
 
 
 def _why(code: int | None, log: str) -> str:
+    return f"exit code {code}: {_told(log)} ({log})"
+
+
+def _told(log: str) -> str:
     lines = Path(log).read_text(encoding="utf-8", errors="replace").split("\n") if Path(log).is_file() else []
     told = [line for line in lines if line.strip()]
     errors = [line for line in told if line.startswith("error:")] or told
-    return f"exit code {code}: {errors[-1] if errors else 'it printed nothing'} ({log})"
+    return errors[-1] if errors else "it printed nothing"
 
 
 # -- by Hydra's launchers ------------------------------------------------------------------------------------------
