@@ -64,11 +64,19 @@ class RunFolder:
         return path if path.is_file() else None
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds; empty before the run exists."""
+        """What `summary.json` holds; empty before the run exists.
+
+        Raises:
+            UserError: it is damaged.
+        """
         try:
-            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+            summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        except ValueError:
+            summary = None
+        if not isinstance(summary, dict):
+            raise UserError(f"{self.path / 'summary.json'} is damaged: delete the folder, and the run starts afresh")
         return summary
 
     def write_summary(self, **entries: Any) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from hydra.utils import get_object as locate
 from running import ROOT
 
 from lpt.callbacks.width import Width
+from lpt.errors import UserError
+from lpt.folder import RunFolder
 from lpt.report import tables
 from lpt.report.runs import read
 from lpt.report.sections import Table
@@ -90,7 +92,7 @@ def test_a_part_of_a_plan():
 
 def log4_run(run, **figures):
     assert run.label["arm"] == "log4"
-    folder(run.folder, run.seed, **figures)
+    folder(run.folder, run.seed, steps=5, **figures)
     (run.folder / "metrics.csv").write_text("step,flip_frequency,flip_frequency/layer/a\n5,0.02,0.03\n")
 
 
@@ -104,9 +106,24 @@ def test_tables_of_what_is_there(tmp_path, capsys):
     assert "12 of 14 runs have not begun" in out and not (tmp_path / "logs").exists()
 
 
+def test_damaged_runs_are_named(tmp_path):
+    result = folder(tmp_path / "run", 0, steps=20)
+    for text in ("", "step,lr\n", "step,lr\n10,0.1\n", "step,lr\n2"):  # ends before the run did
+        (result.folder / "metrics.csv").write_text(text)
+        with pytest.raises(UserError, match=r"metrics\.csv is missing or damaged: delete the folder"):
+            result.curve("lr")
+    (result.folder / "config.yaml").write_text("")
+    with pytest.raises(UserError, match=r"config\.yaml is missing or damaged"):
+        read(result.folder)
+    (result.folder / "summary.json").write_text("{")
+    assert read(result.folder).status == "missing"
+    with pytest.raises(UserError, match=r"summary\.json is damaged: delete the folder"):
+        RunFolder(result.folder).open(resume=True)
+
+
 def test_flips_late_in_training(tmp_path):
     rows = "".join(f"{step},{1 / step}\n" for step in range(10, 310, 10))
-    result = folder(tmp_path / "a", 0)
+    result = folder(tmp_path / "a", 0, steps=300)
     (tmp_path / "a" / "metrics.csv").write_text(f"step,flip_frequency\n{rows}")
     row = Row({"arm": "a"}, "flip_frequency", [result, folder(tmp_path / "b", 1, "stopped")])
     assert _late(row, 10) == [pytest.approx((1 / 280 + 1 / 290 + 1 / 300) / 3)]

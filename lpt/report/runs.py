@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from ..errors import UserError
+
 # What may differ between runs of a row: the seed, what starts from it, and what decides nothing.
 FREE = ("seed", "init_from", "resume", "logger", "progress", "paths")
 PERCENT = ("val/accuracy", "val/map50")
@@ -41,9 +43,17 @@ class Result:
         return float(value) * (100 if metric in PERCENT else 1)
 
     def curve(self, column: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a column of metrics.csv, in percent where it is a share."""
-        with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get(column)]
+        """Steps and values of a column of metrics.csv, in percent where it is a share.
+
+        Raises:
+            UserError: the file ends before the run did.
+        """
+        file = self.folder / "metrics.csv"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        rows = list(csv.DictReader(lines))
+        if self.status == "finished" and (not rows or rows[-1]["step"] != str(self.summary.get("steps", ""))):
+            raise _damaged(file)
+        rows = [row for row in rows if row.get(column)]
         factor = 100 if column in PERCENT else 1
         return [int(row["step"]) for row in rows], [factor * float(row[column]) for row in rows]
 
@@ -55,13 +65,27 @@ class Result:
 
 
 def read(folder: Path) -> Result:
-    """The run in `folder`; one that has not begun is "missing"."""
-    summary, config = folder / "summary.json", folder / "config.yaml"
-    return Result(
-        folder,
-        json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {},
-        (yaml.safe_load(config.read_text(encoding="utf-8")) or {}) if config.is_file() else {},
-    )
+    """The run in `folder`; one that has not begun, or whose summary.json is damaged, is "missing".
+
+    Raises:
+        UserError: it has a result, and its config.yaml is damaged.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        summary = None
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        config = None
+    result = Result(folder, *(entries if isinstance(entries, dict) else {} for entries in (summary, config)))
+    if result.status in ("finished", "diverged") and not result.config:
+        raise _damaged(folder / "config.yaml")
+    return result
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(f"{file} is missing or damaged: delete the folder, and give the command that made it again")
 
 
 def flat(node: Any, at: str = "") -> dict[str, Any]:
