@@ -23,46 +23,56 @@ from .formats import Format
 class ExactProducts:
     """Keeps the products of dual operands out of autocast: those of the network's input, and the last ones.
 
+    Which modules take the network's input is seen while the model runs eagerly; a compiled model keeps to that.
+
     Args:
         flow: the handle of the model's data flow. The Trainer runs the model under autocast.
     """
 
     def __init__(self, flow: Flow) -> None:
-        self._inputs: set[int] = set()
-        self._open: list[Any] = []
+        self._inputs: set[int] = set()  # where the network's input lies in memory
+        self._dual: set[str] = set()  # modules whose products run in float32
+        self._before: list[tuple[str, bool]] = []  # devices, and whether autocast was on there
         self._handles: list[Any] = []
         if INPUT in flow.edges and flow.flow.input == "dual":
             self._handles.append(flow.model.register_forward_pre_hook(self._see_inputs, with_kwargs=True))
         for name, module in flow.model.named_modules():
             if isinstance(module, PRODUCTS):
                 edge = flow.edges.get(name)
-                last = edge is not None and edge.activation is None
-                self._handles.append(module.register_forward_pre_hook(self._before(last)))
-                self._handles.append(module.register_forward_hook(self._after, always_call=True))
+                if edge is not None and edge.activation is None:
+                    self._dual.add(name)
+                self._handles.append(module.register_forward_pre_hook(self._enter(name)))
+                self._handles.append(module.register_forward_hook(self._leave(name), always_call=True))
 
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
 
     def _see_inputs(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        leaves = pytree.tree_leaves((args, kwargs))
-        self._inputs = {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
+        if not torch.compiler.is_compiling():
+            leaves = pytree.tree_leaves((args, kwargs))
+            self._inputs = {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
 
-    def _before(self, last: bool) -> Callable[..., Any]:
+    def _enter(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any) -> Any:
             x = args[0]
-            exact = not (last or x.untyped_storage().data_ptr() in self._inputs)
-            self._open.append(None if exact else torch.autocast(x.device.type, enabled=False))
-            if exact:
+            if not torch.compiler.is_compiling() and x.untyped_storage().data_ptr() in self._inputs:
+                self._dual.add(name)
+            if name not in self._dual:
                 return None
-            self._open[-1].__enter__()
+            device = x.device.type
+            self._before.append((device, torch.is_autocast_enabled(device)))
+            torch.set_autocast_enabled(device, False)
             return x.float(), *args[1:]
 
         return hook
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._open and (context := self._open.pop()) is not None:
-            context.__exit__(None, None, None)
+    def _leave(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if name in self._dual and self._before:
+                torch.set_autocast_enabled(*self._before.pop())
+
+        return hook
 
 
 @cache

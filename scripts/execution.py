@@ -4,7 +4,8 @@
     python scripts/execution.py --only memory --batch 32 --size 224
     python scripts/execution.py --only growth --steps 10000
 
-memory   ResNet-18: bytes that the graph keeps for the backward pass, the process's peak (Linux), milliseconds
+memory   ResNet-18: bytes that the graph keeps for the backward pass, the peak (on a GPU the allocator's, else the
+         process's, Linux), milliseconds
 bf16     ResNet-18: the shares of outputs and of weight gradients that differ from float32 execution, of one step
 growth   ResNet-8 of width 4: the process's memory after a tenth of the steps, and after all of them
 
@@ -22,7 +23,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lpt
+from lpt.benchmarks.measuring import timed
 from lpt.bf16 import ExactProducts
 from lpt.packing import Packing
 
@@ -44,7 +45,7 @@ VARIANTS = ("stock torch", "memory=plain", "memory=packed")
 class Step:
     """A training step of ResNet-18 in one of VARIANTS; quantized: FP134, log4_hyst, compile=rounding."""
 
-    def __init__(self, variant: str, batch: int, size: int) -> None:
+    def __init__(self, variant: str, batch: int, size: int, device: str) -> None:
         torch.manual_seed(0)
         if variant == "stock torch":
             from torchvision.models import resnet18
@@ -52,6 +53,7 @@ class Step:
             self.model: nn.Module = resnet18(num_classes=1000)
         else:
             self.model = lpt.models.torchvision("resnet18", classes=1000)
+        self.model.to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         self.flow = self.packing = None
         if variant != "stock torch":
@@ -59,7 +61,7 @@ class Step:
             self.flow.mode.fused = True
             lpt.attach_weights_(self.model, self.optimizer, "log4_hyst", fused=True)
             self.packing = Packing(self.flow) if variant == "memory=packed" else None
-        self.x, self.y = torch.randn(batch, 3, size, size), torch.randint(1000, (batch,))
+        self.x, self.y = torch.randn(batch, 3, size, size).to(device), torch.randint(1000, (batch,)).to(device)
 
     def loss(self) -> Tensor:
         return nn.functional.cross_entropy(self.model(self.x), self.y)
@@ -93,34 +95,41 @@ class Step:
 
 def one(variant: str, args: argparse.Namespace) -> dict[str, float]:
     """The figures of one variant, in this process."""
-    step = Step(variant, args.batch, args.size)
+    step = Step(variant, args.batch, args.size, args.device)
     step()  # compiles, and starts the scales
     step()
-    before = _forget_the_peak()
-    times = []
-    for _ in range(args.rounds):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
+    before = _forget_the_peak(args.device)
+    step()
+    peak = _peak(args.device) - before
+    middle = 1e3 * sorted(timed(step) for _ in range(args.rounds))[args.rounds // 2]
+    return {"kept_mb": step.kept() / 1e6, "peak_mb": peak / 1e6, "ms": middle}
+
+
+def _peak(device: str) -> int:
+    """The most bytes held since `_forget_the_peak`."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    middle = 1e3 * sorted(times)[args.rounds // 2]
-    return {"kept_mb": step.kept() / 1e6, "peak_mb": (int(peak) * 1024 - before) / 1e6, "ms": middle}
+    return int(peak) * 1024
 
 
-def _forget_the_peak() -> int:
-    """Give freed memory back to the system and start the process's peak anew (Linux); returns what it holds now."""
+def _forget_the_peak(device: str) -> int:
+    """Give freed memory back to the system and start the peak anew; returns the bytes held now."""
     gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return _resident()
 
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:
-    print(f"\nResNet-18, {args.batch} images of {args.size} pixels: what the graph keeps, the process's peak, a step")
+    print(f"\nResNet-18, {args.batch} images of {args.size} pixels, {args.device}: what the graph keeps, peak, a step")
     found: dict[str, Any] = {}
     for variant in VARIANTS:
         command = [sys.executable, __file__, "--variant", variant, "--batch", args.batch, "--size", args.size]
-        command += ["--rounds", args.rounds, "--threads", args.threads]
+        command += ["--rounds", args.rounds, "--threads", args.threads, "--device", args.device]
         done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
         found[variant] = own = json.loads(done.stdout.splitlines()[-1])
         own |= {f"{key}_ratio": value / found[VARIANTS[0]][key] for key, value in list(own.items())}
@@ -134,7 +143,7 @@ def bf16(args: argparse.Namespace) -> dict[str, Any]:
     """One step in both precisions from the same state: shares of elements that are not the same."""
     seen: list[dict[str, Tensor]] = []
     for low in (False, True):
-        step = Step("memory=plain", args.batch, args.size)
+        step = Step("memory=plain", args.batch, args.size, args.device)
         assert step.flow is not None
         step()  # starts the scales, in float32
         if low:
@@ -144,7 +153,7 @@ def bf16(args: argparse.Namespace) -> dict[str, Any]:
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.register_forward_hook(keeping(f"A {name}", outputs))
         step.optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.autocast(args.device, torch.bfloat16, enabled=low):
             loss = step.loss()
         loss.backward()
         step.flow.step()
@@ -212,10 +221,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="steps that are timed; the median is taken")
     parser.add_argument("--steps", type=int, default=10_000, help="of `growth`")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of memory and bf16")
     parser.add_argument("--out", type=Path, default=Path("outputs/execution.json"))
     args = parser.parse_args()
     if min(args.batch, args.rounds, args.steps, args.threads) < 1 or args.size < 32:
         parser.error("--batch, --rounds, --steps and --threads are whole numbers from 1 upward, --size from 32")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA GPU here; use --device cpu")
     torch.set_num_threads(args.threads)
     if args.variant:
         print(json.dumps(one(args.variant, args)))

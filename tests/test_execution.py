@@ -173,6 +173,41 @@ def test_bf16_operands_are_those_of_float32_and_dual_products_stay_in_float32() 
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
+def test_bf16_of_a_compiled_model_is_that_of_an_eager_one() -> None:
+    """Traced, not compiled, so that the arithmetic stays the same: the bits must, too, dual products among them."""
+
+    def gradients(compiled: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model, loss = resnet8()
+        handle = lpt.attach_(model)
+        exact = ExactProducts(handle)
+        found = []
+        for step in range(3):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                value = loss()
+                assert torch.is_autocast_enabled("cpu")
+            value.backward()
+            handle.step()
+            found += [p.grad.clone() for p in model.parameters() if p.grad is not None]
+            if compiled and step == 0:
+                model.compile(backend="eager", fullgraph=True)
+        assert exact._dual == {"conv", "fc"}
+        return found
+
+    eager, traced = gradients(False), gradients(True)
+    assert len(eager) == len(traced) > 0 and all(a.equal(b) for a, b in zip(eager, traced, strict=True))
+
+
+def test_a_product_that_fails_leaves_autocast_as_it_was() -> None:
+    model, _ = resnet8()
+    ExactProducts(lpt.attach_(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            model(torch.randn(1, 5, 8, 8))
+        assert torch.is_autocast_enabled("cpu")
+
+
 # -- the step ----------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .. import DataFlow, attach_, attach_weights_
+from ..bf16 import ExactProducts
 from ..indicators import angle
 from ..models import ResNet, torchvision
 from ..quantizer import Quantizer
@@ -31,12 +32,13 @@ class Step:
         quantized: A, E and G in FP134, weights log4_hyst.
         fuse: the rounding is compiled; compile: the model is compiled, too.
         scaling: of A, E and G.
+        bf16: products in bfloat16, as precision=bf16 has it.
         channels_last: memory format of the model and the images.
     """
 
     def __init__(
         self, depth: int, batch: int, device: str = "cpu", *, quantized: bool = False, fuse: bool = False,
-        compile: bool = False, scaling: str = "tracked", channels_last: bool = False,
+        compile: bool = False, scaling: str = "tracked", bf16: bool = False, channels_last: bool = False,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
         large = depth == 18
@@ -50,6 +52,9 @@ class Step:
             self.flow = attach_(model, DataFlow(scaling=scaling))
             self.flow.mode.fused = fuse
             attach_weights_(model, self.optimizer, "log4_hyst", fused=fuse)
+            if bf16:
+                ExactProducts(self.flow)
+        self.bf16 = bf16
         self.x = torch.randn(batch, 3, side, side, device=device).to(memory_format=layout)
         self.y = torch.randint(1000 if large else 10, (batch,), device=device)
         self()  # starts the scales
@@ -58,7 +63,8 @@ class Step:
 
     def loss(self, share: int | None = None) -> Tensor:
         """Of the batch, or of its first `share` images."""
-        return nn.functional.cross_entropy(self.model(self.x[:share]), self.y[:share])
+        with torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16):
+            return nn.functional.cross_entropy(self.model(self.x[:share]), self.y[:share])
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()
@@ -126,20 +132,25 @@ def _pairs(cases: dict[str, tuple[int, int]], device: str) -> dict[str, Work]:
     return works
 
 
-def gpu(batch: int) -> dict[str, Work]:
-    """ResNet-18, 224 pixels, channels last, compiled: tracked and current scales against the plain step."""
-    plain = Step(18, batch, "cuda", compile=True, channels_last=True)
+def gpu(batch: int, device: str = "cuda") -> dict[str, Work]:
+    """ResNet-18, 224 pixels, channels last, compiled: tracked and current scales, and bf16, against the plain step."""
 
-    def quantized(scaling: str) -> Step:
-        return Step(18, batch, "cuda", quantized=True, fuse=True, compile=True, scaling=scaling, channels_last=True)
+    def step(**more: Any) -> Step:
+        return Step(18, batch, device, compile=True, channels_last=True, **more)
 
-    works = {}
+    plain = step()
+    quantized = {scaling: step(quantized=True, fuse=True, scaling=scaling) for scaling in ("tracked", "current")}
+    works = {
+        "bf16": Work(step(bf16=True), base="bf16"),
+        "quantized, bf16": Work(step(quantized=True, fuse=True, bf16=True), base="bf16", target=1.25),
+    }
     for tf32 in (False, True):
         name = f"fp32, TF32 {'on' if tf32 else 'off'}"
         works[name] = Work(_with_tf32(plain, tf32), base=name)
         for scaling, target in (("tracked", 1.25), ("current", None)):
-            run = _with_tf32(quantized(scaling), tf32)
-            works[f"quantized, {scaling} scales, TF32 {'on' if tf32 else 'off'}"] = Work(run, base=name, target=target)
+            run = _with_tf32(quantized[scaling], tf32)
+            works[f"quantized, {scaling} scales, {name[6:]}"] = Work(run, base=name, target=target)
+        works[f"quantized, bf16, to {name}"] = Work(base=name, target=1, parts={"quantized, bf16": 1})
     return works
 
 
