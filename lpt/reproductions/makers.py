@@ -97,8 +97,9 @@ def flips(plan: Plan, runs: Sequence[Run]) -> Made:
     figures = [Figure("flips", f"{plan.title}: {', '.join(plan.models)}", "lines", step, share, whole),
                Figure("flips_layers", "Flip frequency of a layer", "lines", step, share, each)]  # fmt: skip
     metric = Axis(named(next(iter(plan.models.values()))["metric"]))
-    during = [_curve(row.labels["arm"], row.results, row.metric) for row in every]
-    figures.append(Figure("during", f"{plan.title}: {', '.join(plan.models)}", "lines", step, metric, during))
+    late = sorted(every, key=lambda row: row.labels["arm"] == plan.baseline)  # an arm has the same colour in all figures
+    during = [_curve(row.labels["arm"], row.results, row.metric) for row in late]
+    figures.append(Figure("during", f"While training: {', '.join(plan.models)}", "lines", step, metric, during))
     return [rare, made, _during(found, other)], figures, notes
 
 
