@@ -67,12 +67,14 @@ def flag(where: str, value: Any) -> bool:
     return value
 
 
-def whole(where: str, value: Any, low: int = 0) -> int:
-    """`value` as a whole number from `low` upward.
+def whole(where: str, value: Any, low: int = 0, high: int = 2**63 - 1) -> int:
+    """`value` as a whole number from `low` to `high`.
 
     Raises:
         UserError: it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise UserError(f"{where}={value!r}: give a whole number from {low} upward")
+    if value > high:
+        raise UserError(f"{where}={value!r} is too large: give a whole number up to {high}")
     return value

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import sys
 import uuid
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from . import saved, summary
@@ -19,6 +21,7 @@ from .callbacks.checkpoints import Checkpoints, Stopped, seed_everything
 from .callbacks.metrics import Diverged, Metrics
 from .callbacks.progress import Progress
 from .callbacks.quantization import Quantization
+from .data.base import ImageData
 from .errors import UserError
 from .folder import RunFolder, replace, run_name
 from .loggers import MetricsCSV
@@ -106,7 +109,7 @@ class Experiment:
         replace(self.folder.path / "config.yaml", OmegaConf.to_yaml(self.cfg))
         self.folder.write_summary(
             status="running", **self.names, seed=self.seed, wandb_id=self.wandb_id, git_commit=summary.git_commit(),
-            versions=summary.versions(), hardware=summary.hardware(),
+            data_hash=self.task.fingerprint(), versions=summary.versions(), hardware=summary.hardware(),
         )  # fmt: skip
         data, model = self.task.data, self.task.model
         size = sum(p.numel() for p in model.parameters())
@@ -162,7 +165,30 @@ def make_model(cfg: DictConfig, data: Any) -> Any:
         ) from error
     except ValueError:
         pass  # a key of the user's own is wrong, as build will say
-    return build("model", cfg.model, **arguments)
+    model = build("model", cfg.model, **arguments)
+    if isinstance(data, ImageData):
+        _try(model, data, cfg.model.get("name") or type(model).__name__)
+    return model
+
+
+def _try(model: Any, data: ImageData, name: str) -> None:
+    """One blank image through the network.
+
+    Raises:
+        UserError: the network is not made for images of this size.
+    """
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(torch.zeros(1, *data.shape))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        why = re.sub(r" ?\(Proxy\(\w+\)\)", "", str(error)).rstrip(".")  # what a traced model says of its input
+        channels, height, width = data.shape
+        raise UserError(
+            f"{name} cannot take images of {height}x{width} pixels and {channels} channels, as data={data.name} gives "
+            f"them ({why}): give images of another size (data.size=, where the data set has it), or another model="
+        ) from error
+    model.train()
 
 
 def make_quantization(cfg: DictConfig) -> Quantization:

@@ -306,8 +306,10 @@ def attach_(model: nn.Module, flow: DataFlow | None = None) -> Flow:
         flow: formats and scales; FP134 for A, E and G if not given.
 
     Raises:
-        ValueError: the model has Edges already, or a rule or `last` matches nothing.
+        ValueError: no module; one that has Edges already; a rule or `last` that matches nothing.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"attach_ takes an nn.Module, got a {type(model).__name__}")
     if flow is not None and not isinstance(flow, DataFlow):
         raise ValueError(f"attach_ takes a DataFlow, got {flow!r}: write lpt.DataFlow(activation=..., error=..., ...)")
     if _HANDLE in model.__dict__:

@@ -93,8 +93,9 @@ class RunFolder:
         """
         status = self.summary().get("status")
         if status and not resume:
+            state = "not finished; at work, or killed" if status == "running" else status
             raise UserError(
-                f"{self.path} already holds this very run ({status}); nothing was overwritten.\n"
+                f"{self.path} already holds this very run ({state}); nothing was overwritten.\n"
                 "  resume=true   continues it, or prints its table if it is finished\n"
                 "  seed=N        (or any other setting) makes a run of its own, in a folder of its own\n"
                 "To start it afresh, delete the folder."

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -42,7 +43,15 @@ def _unknown_key(key: str, config: str) -> str:
     names = [str(n) for n in node if n != "_target_"]
     prefix = f"{parent}." if parent else ""
     valid = ", ".join(prefix + n for n in names)
-    return f"{key}: there is no such key.{_guess(name, names, prefix)} Valid here: {valid} (+{key}=... adds a new one)"
+    more = f" (+{key}=... adds a new one)" if parent else ""
+    return f"{key}: there is no such key.{_guess(name, names, prefix)} Valid here: {valid}{more}"
+
+
+def top_level(config: str = "config") -> list[str]:
+    """The keys and groups of `conf/<config>.yaml`."""
+    text: dict[str, Any] = yaml.safe_load((CONF / f"{config}.yaml").read_text(encoding="utf-8"))
+    groups = [name for entry in text.pop("defaults") if isinstance(entry, dict) for name in entry]
+    return [name for name in dict.fromkeys([*text, *groups]) if not name.startswith(("override ", "hydra"))]
 
 
 def _guess(got: str, options: list[str], prefix: str) -> str:

@@ -16,10 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from .build import told
 from .errors import SweepFailed, UserError
 from .heap import keep_freed_memory
-from .messages import CONF, readable
+from .messages import CONF, readable, top_level
 
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
 Work = Callable[[DictConfig, dict[str, str]], Any]
@@ -102,10 +101,17 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     """
     from .experiment import Experiment
 
+    if odd := sorted(str(key) for key in cfg if key not in (known := top_level())):
+        raise UserError(f"{odd[0]}: nothing reads this key. Valid here: {', '.join(known)}")
     experiment = Experiment(cfg, choices)
     folder = experiment.folder
-    with told("paths.outputs"):
+    try:
         state = folder.open(experiment.resume)
+    except OSError as error:
+        raise UserError(
+            f"paths.outputs={cfg.paths.outputs}: {folder.path} cannot be made ({error.strerror}): give a folder that "
+            "can be written"
+        ) from error
     if experiment.resume and experiment.leads:
         point = "its last checkpoint" if folder.last else "the start: it had saved nothing yet"
         told_state = {"new": "nothing to continue: this run is new", "continue": f"continuing from {point}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import subprocess
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -68,14 +69,15 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the code, "+" behind it if files were changed since; None outside a repository."""
+    """The commit of the code, "+" and a hash of the changes behind it if files were changed; None if there is none."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        changes = git("diff", "HEAD", "--", "*.py", "*.yaml")
+        return git("rev-parse", "HEAD") + (f"+{zlib.crc32(changes.encode()):08x}" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -62,6 +62,9 @@ def main(arguments: list[str]) -> int:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {readable(error)}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}: give a folder that can be written", file=sys.stderr)
+        return 2
     except Stopped:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 75

@@ -3,6 +3,7 @@
 import gzip
 import os
 import runpy
+import shutil
 import struct
 import subprocess
 import sys
@@ -435,6 +436,8 @@ def test_a_path_is_needed(kind: Callable[..., object]) -> None:
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder 'train'"):
         folder(str(tmp_path), **STATED)
+    with pytest.raises(UserError, match="nowhere is not there"):
+        folder(str(tmp_path / "nowhere"), **STATED)
     write_folder(tmp_path)
     (tmp_path / "val" / "wasp").mkdir()
     with pytest.raises(UserError, match="classes that train lacks: wasp"):
@@ -448,10 +451,23 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         folder(str(tmp_path / "empty"), **STATED)
 
 
+def test_a_class_without_validation_images_is_told_and_a_single_class_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    assert "val has" not in folder(str(tmp_path), **STATED).source
+    shutil.rmtree(tmp_path / "val" / "bee")
+    assert folder(str(tmp_path), **STATED).source.endswith("val has no images of bee")
+    shutil.rmtree(tmp_path / "train" / "bee")
+    with pytest.raises(UserError, match="has 1 class"):
+        folder(str(tmp_path), **STATED)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"size": 300}, "size <= resize"),
+        ({"size": "large"}, "size=large"),
+        ({"flip": "maybe", "in_memory": True}, "flip='maybe'"),
+        ({"flip": "maybe"}, "flip='maybe'"),
         ({"workers": 0}, "workers=0"),
         ({"mean": None}, "in_memory"),
         ({"crop_padding": 4}, "in_memory"),

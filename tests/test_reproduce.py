@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from lpt.report import tables
 from lpt.report.runs import read
 from lpt.report.sections import Table
 from lpt.report.tables import Row, difference, mean_sd
+from lpt.reproductions.command import Asked
 from lpt.reproductions.makers import _late, where
 from lpt.reproductions.plan import Plan, known, sizes_of
 
@@ -83,6 +85,14 @@ def test_searches_start_from_trained_networks(tmp_path):
     assert [run.needs for run in runs[6:]] == [run.folder for run in runs[:6]]
 
 
+def test_a_place_has_one_spelling(tmp_path, monkeypatch):
+    """The folder of a run that starts from another's weights hangs on where that is."""
+    monkeypatch.chdir(tmp_path)
+    for inside in ("out", "./out", str(tmp_path / "out"), f"../{tmp_path.name}/out"):
+        assert Asked(["size=smoke", f"outputs={inside}"]).outputs == Path("out")
+    assert Asked([f"outputs={tmp_path.parent}/x"]).outputs == Asked(["outputs=../x"]).outputs == tmp_path.parent / "x"
+
+
 def test_a_part_of_a_plan():
     plan = Plan.read("hysteresis_steps", "smoke", 1, {"steps": ["30"], "weights": ["log4"], "arms": ["width 0.5"]})
     assert list(plan.arms) == ["nearest", "width 0.5"] and plan.count == 4
@@ -119,6 +129,14 @@ def test_damaged_runs_are_named(tmp_path):
     assert read(result.folder).status == "missing"
     with pytest.raises(UserError, match=r"summary\.json is damaged: delete the folder"):
         RunFolder(result.folder).open(resume=True)
+
+
+def test_a_damaged_run_is_told_before_anything_starts(tmp_path, capsys):
+    run = Plan.read("flips", "smoke").runs(tmp_path)[1]
+    log4_run(run)
+    (run.folder / "metrics.csv").write_text("step,flip_frequency\n")
+    assert reproduce(["flips", "size=smoke", f"outputs={tmp_path}"]) == 2
+    assert "metrics.csv is missing or damaged" in capsys.readouterr().err and not (tmp_path / "logs").exists()
 
 
 def test_flips_late_in_training(tmp_path):
@@ -192,6 +210,7 @@ def test_statistics_by_hand():
     assert (found.mean, found.count) == (2.0, 3)
     assert (found.low, found.high) == (pytest.approx(2 - 4.30265 / 3**0.5, abs=1e-4), pytest.approx(4.48414, abs=1e-4))
     assert difference({0: 1.0}, {1: 1.0}) is None
+    assert str(difference({0: 1.0, 1: 2.0}, {0: 0.5, 1: 1.5})) == "+0.50"  # no spread: no interval, and no verdict
 
 
 def test_a_table_of_run_folders(tmp_path):
@@ -202,9 +221,9 @@ def test_a_table_of_run_folders(tmp_path):
     rows = [row("FP32", 0.5, 0.6), row("a", 0.4, 0.52), row("b", 0.3, 0.3)]
     rows[2].results.append(folder(tmp_path / "b" / "2", 2, "diverged"))
     made, notes = tables.table("T", rows, "FP32", [("a", "b")], {"M": {"a": "51"}})
-    assert made.rows[0] == ["M", "FP32", "val/accuracy", "2", "55.00 ± 7.07", "", "", "not available"]
+    assert made.rows[0] == ["M", "FP32", "val/accuracy (%)", "2", "55.00 ± 7.07", "", "", "not available"]
     # a - FP32: -10 and -8: -9 -+ 12.706 * 1.41421 / 1.41421
-    assert made.rows[1][3:] == ["2", "46.00 ± 8.49", "-9.00 [-21.71, +3.71]", "+16.00 [-60.24, +92.24]", "51"]
+    assert made.rows[1][3:] == ["2", "46.00 ± 8.49", "-9.00 [-21.71, +3.71]", "+16.00 [-60.24, +92.24] to b", "51"]
     assert made.rows[2][3] == "2 of 3" and notes == ["M, b: 1 of 3 runs diverged, without a value"]
     assert tables.markdown(made).count("\n") == 5
     assert tables.latex(Table("t", ["a_b"], [["1 ± 2"], [None]])).splitlines()[4:7] == [
@@ -219,6 +238,10 @@ def test_what_does_not_belong_together_is_not_mixed(tmp_path):
         Row({"arm": "a"}, "val/loss", [first, other])
     with pytest.raises(ValueError, match="cannot be compared"):
         tables.table("T", [Row({"arm": "a"}, "val/loss", [first]), Row({"arm": "b"}, "val/loss", [other])], "a")
+    rows = [folder(tmp_path / f"hash{i}", i, data_hash=text) for i, text in enumerate(("a", "a", "b"))]
+    Row({"arm": "a"}, "val/loss", rows[:2])
+    with pytest.raises(UserError, match="cannot stand in one row: their data were not the same"):
+        Row({"arm": "a"}, "val/loss", rows)
     later = folder(tmp_path / "3", 1, commit="c2", **{"val/loss": 1.0})
     made, notes = tables.table("T", [Row({"arm": "a"}, "val/loss", [first, later])])
     assert made.rows[0][0] == "a†" and "different git_commit: c1; c2" in notes[0]

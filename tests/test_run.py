@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from running import ROOT, TINY, checkpoint, differences, main, metrics, run_folder, summary, train
@@ -174,6 +175,9 @@ MISTAKES = {
     "logger.mode=sideways": ["sideways", "offline"],
     "resume=perhaps": ["resume='perhaps'", "true or false"],
     "seed=-1": ["seed=-1"],
+    "seed=99999999999999999999": ["too large", "9223372036854775807"],
+    "+foo=1": ["foo", "nothing reads this key", "optimizer"],
+    "weights.skip=fc": ["skip='fc'", "['fc']"],
     "indicators.flips.every=0": ["every=0"],
     "format": ["format"],
 }
@@ -189,6 +193,16 @@ def test_mistakes_exit_with_2_before_anything_is_written(
         assert word in err
     assert "Traceback" not in out + err
     assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_images_that_the_network_cannot_take_are_told_before_anything_is_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tiny = [setting for setting in TINY if not setting.startswith("model.")]
+    assert main("model=timm", "model.name=vit_tiny_patch16_224", *tiny, f"paths.outputs={tmp_path / 'out'}") == 2
+    err = capfd.readouterr().err
+    assert all(text in err for text in ("8x8 pixels", "model (224)", "data.size=")) and "Proxy" not in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_outside_the_classes_and_corrupt_files_are_told(
@@ -272,3 +286,30 @@ def test_the_command_runs_from_any_folder(tmp_path: Path) -> None:
 def test_help_of_the_flags_is_hydras(capfd: pytest.CaptureFixture[str]) -> None:
     assert main("--help") == 0
     assert "python train.py" in capfd.readouterr().out
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_an_epoch_tells_of_that_epoch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Windows longer than an epoch, and a run that ends before the first of them."""
+    more = ("progress=true", "trainer.log_every=100", "trainer.epochs=3", "weights=fp32", "format=fp32")
+    assert train(tmp_path, *more) == 0
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
+    told = [dict(part.split("=") for part in line.partition(": ")[2].split()) for line in lines]
+    assert len(told) == 3 and all("flips" not in line for line in told)
+    assert len({line["loss"] for line in told}) == 3 and all("val/accuracy" in line for line in told)
+
+
+def test_the_data_leave_a_mark_in_the_summary(tmp_path: Path) -> None:
+    def mark(name: str, pixel: int) -> str:
+        (tmp_path / name / "data").mkdir(parents=True)
+        images = np.arange(40 * 8 * 8, dtype=np.uint8).reshape(40, 8, 8)
+        images[0, 0, 0] = pixel
+        for part in ("train", "val"):
+            np.savez(tmp_path / name / "data" / f"{part}.npz", images=images, labels=np.arange(40) % 2)
+        more = ("data=npz", f"data.path={tmp_path / name / 'data'}", "trainer.max_steps=1", "data.train_limit=null")
+        assert train(tmp_path / name / "out", *more) == 0
+        return str(summary(tmp_path / name / "out")["data_hash"])
+
+    assert mark("a", 3) == mark("b", 3) != mark("c", 4)

@@ -162,7 +162,12 @@ def test_bleu_is_of_the_text_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [({"beam": 0}, "beam=0"), ({"bleu_every": 0}, "bleu_every=0"), ({"label_smoothing": 1.0}, "label_smoothing=1.0")],
+    [
+        ({"beam": 0}, "beam=0"),
+        ({"bleu_every": 0}, "bleu_every=0"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
+        ({"length_penalty": "x"}, "length_penalty='x'"),
+    ],
     ids=str,
 )
 def test_translation_refuses(tmp_path: Path, arguments: dict, says: str) -> None:

@@ -89,11 +89,18 @@ class Metrics(StepCallback):
         sums = torch.stack([self._val[name] for name in [*names, "size"]])
         *totals, size = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         metrics = _named("val", task, {name: total / size for name, total in zip(names, totals, strict=True)})
+        self.latest = {name: value for name, value in self.latest.items() if not name.startswith("val/")}
         self._log(trainer, metrics | {f"val/{name}": value for name, value in task.collected().items()})
 
     def _log(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         self.latest |= metrics
         log(trainer, metrics | {"epoch": trainer.current_epoch, "seconds": round(self.seconds, 3)})
+
+    def shown(self, task: Any) -> dict[str, float]:
+        """Training figures of this process in the window under way, or of the last window if none is."""
+        if not self._batches:
+            return {name: value for name, value in self.latest.items() if name.startswith("train/")}
+        return _named("train", task, {name: (value / self._batches).item() for name, value in self._sums.items()})
 
     def finite(self) -> bool:
         """Whether this process's losses in the present window are finite so far."""

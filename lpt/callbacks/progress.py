@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -52,9 +53,9 @@ class Progress(StepCallback):
         values: dict[str, float] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Metrics):
-                shown = [name for name in callback.latest if name.startswith("train/")]
-                shown += [task.monitor] if task.monitor in callback.latest else []
-                values |= {name.removeprefix("train/"): callback.latest[name] for name in shown}
-            if isinstance(callback, Flips):
+                values |= {name.removeprefix("train/"): value for name, value in callback.shown(task).items()}
+                measured = [n for n in (task.monitor, "val/perplexity", "val/loss") if n in callback.latest]
+                values |= {name: callback.latest[name] for name in measured[:1]}
+            if isinstance(callback, Flips) and not math.isnan(callback.latest):
                 values["flips"] = callback.latest
         return " ".join(f"{name}={value:.4g}" for name, value in values.items())

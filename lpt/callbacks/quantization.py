@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,8 @@ class Quantization(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         if self.compile is True and not self._compiled and self.flow.started:
+            if trainer.is_global_zero:
+                print("compiling the model: this step takes a minute or more, later ones do not", file=sys.stderr)
             task.model.compile()
             self._compiled = True
 

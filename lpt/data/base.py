@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import LongTensor, Tensor
 
+from ..errors import UserError
+
 
 class Split(Protocol):
     """One part of a data set. Which images a batch holds is decided by its caller (`Batches`)."""
@@ -37,6 +39,9 @@ class ImageData:
         shape: (C, H, W) of an image.
         train, val: the splits; `test`, if there is one, is touched by no training run.
         source: one line: what the images are, and what they are not.
+
+    Raises:
+        UserError: a single class.
     """
 
     name: str
@@ -46,6 +51,10 @@ class ImageData:
     val: Split
     source: str
     test: Split | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise UserError(f"data={self.name} has {self.classes} class: there is nothing to learn; give two or more")
 
     def model_arguments(self) -> dict[str, Any]:
         """What a model must know."""

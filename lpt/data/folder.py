@@ -66,22 +66,28 @@ def folder(
         raise UserError(
             f"data.path is missing: give data={name} data.path=DIR, which holds train/CLASS/* and val/CLASS/*"
         )
-    if not 1 <= size <= resize or workers < 1:
+    if any(isinstance(n, bool) or not isinstance(n, int) for n in (size, resize, workers)) or not (
+        1 <= size <= resize and workers >= 1
+    ):
         raise UserError(f"size={size}, resize={resize}, workers={workers}: needs 1 <= size <= resize and workers >= 1")
     if not in_memory and (mean is None or std is None or crop_padding):
         raise UserError("without data.in_memory=true, data.mean and data.std must be given and data.crop_padding be 0")
     classes, files = _files(Path(path), "train", None)
-    _, val_files = _files(Path(path), "val", classes)
+    val_classes, val_files = _files(Path(path), "val", classes)
     files = files[: first(len(files), train_limit)]
     parts = [_Decoder(part, size, resize, workers) for part in (files, val_files)]
-    train, val = _kept(parts, Augment(crop_padding, flip), mean, std) if in_memory else _lazy(parts, flip, mean, std)
+    augment = Augment(crop_padding, flip)
+    train, val = _kept(parts, augment, mean, std) if in_memory else _lazy(parts, flip, mean, std)
+    absent = sorted(set(classes) - set(val_classes))
+    lacks = f"; val has no images of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}" if absent else ""
     return ImageData(
         name=name,
         classes=len(classes),
         shape=(3, size, size),
         train=train,
         val=val,
-        source=f"image folder {Path(path).name}: {len(classes)} classes, {len(train)} train and {len(val)} val images",
+        source=f"image folder {Path(path).name}: {len(classes)} classes, {len(train)} train and {len(val)} val images"
+        f"{lacks}",
     )
 
 
@@ -171,10 +177,11 @@ def _kept(
 
 
 def _files(root: Path, part: str, known: list[str] | None) -> tuple[list[str], Files]:
-    """Classes, and files with their labels: the first of each class, then the second of each, and so on."""
+    """Its classes, and files with their labels: the first of each class, then the second of each, and so on."""
     if not (root / part).is_dir():
+        what = "has no folder " + repr(part) if root.is_dir() else "is no folder" if root.exists() else "is not there"
         raise UserError(
-            f"data.path={root} has no folder {part!r}; it must hold train/CLASS/*.jpg and val/CLASS/*.jpg "
+            f"data.path={root} {what}; it must hold train/CLASS/*.jpg and val/CLASS/*.jpg "
             "(ImageNet is had from its home page, image-net.org, after registration; its validation images must be "
             "sorted into class folders)"
         )
@@ -191,4 +198,4 @@ def _files(root: Path, part: str, known: list[str] | None) -> tuple[list[str], F
             raise UserError(f"{root / part / name} holds no image ({', '.join(sorted(SUFFIXES))}); fill or remove it")
         by_class.append([(p, classes.index(name)) for p in paths])
     in_turn = chain.from_iterable(zip_longest(*by_class))
-    return classes, [file for file in in_turn if file is not None]
+    return found, [file for file in in_turn if file is not None]

@@ -29,6 +29,8 @@ class Augment:
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
             raise UserError(f"crop_padding={self.crop_padding} is negative: give a number of pixels, or 0 for no crop")
+        if not isinstance(self.flip, bool):
+            raise UserError(f"flip={self.flip!r}: give true or false")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 (N, C, H, W), on any device, to the same shape. Draws from the CPU generator alone."""

@@ -33,7 +33,7 @@ def read_lines(folder: Path, name: str, layout: str) -> list[str]:
                 with opened(file, "rt", encoding="utf-8", newline="\n") as handle:
                     text: str = handle.read()
             except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-                raise UserError(f"{file} cannot be read as UTF-8 text ({error}): fetch it again") from error
+                raise UserError(f"{file} cannot be read as UTF-8 text ({error}); convert or fetch it") from error
             return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
     raise UserError(f"{folder / name} is missing (also as .xz or .gz); data.path must be {layout}")
 

@@ -61,6 +61,8 @@ def voc(
     """
     if size < 1 or workers < 1:
         raise UserError(f"data.size={size}, data.workers={workers}: give whole numbers from 1 upward")
+    if isinstance(classes, str):
+        raise UserError(f"data.classes={classes!r} is not a list: write data.classes=[{classes}]")
     folder = _folder(root)
     images = {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in SUFFIXES}
     ids = {part: _ids(folder, listed) for part, listed in (("train", train), ("val", val))}

@@ -33,7 +33,7 @@ def timm(
     try:
         model = library.create_model(name, num_classes=classes, in_chans=in_channels, pretrained=pretrained, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
-        raise _refused("timm", name, options, error) from error
+        raise _refused("timm", name, options, error, pretrained) from error
     return visible(model, f"timm's {name}")
 
 
@@ -71,7 +71,7 @@ def torchvision(
         else:
             model = models.get_model(name, weights=None, num_classes=classes, **options)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise _refused("torchvision", name, options, error) from error
+        raise _refused("torchvision", name, options, error, pretrained) from error
     if small_input and not isinstance(model, models.ResNet):
         raise UserError(f"small_input=true is for ResNets; {name} is a {type(model).__name__}: leave it false")
     if small_input or in_channels != 3:
@@ -114,6 +114,7 @@ def _known(name: str | None, names: list[str], library: str) -> str:
     raise UserError(f"model.name={name!r} is none of the {len(names)} classifiers of {library}; {hint}")
 
 
-def _refused(library: str, name: str, options: dict[str, Any], error: Exception) -> UserError:
+def _refused(library: str, name: str, options: dict[str, Any], error: Exception, pretrained: bool) -> UserError:
     given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no further options"
-    return UserError(f"{library} cannot build {name} with {given}: {error}")
+    hint = ". Without a network, give init_from=FILE, a state dict, and leave model.pretrained=false" * pretrained
+    return UserError(f"{library} cannot build {name} with {given}: {error}{hint}")

@@ -299,6 +299,7 @@ def _scatter(figure: Figure, series: list[Series], axis: Any) -> dict[str, Any]:
 def _bars(figure: Figure, series: list[Series], axis: Any) -> dict[str, Any]:
     columns = _columns(figure.series)
     handles = {}
+    series = [one for one in series if not all(map(math.isnan, figure.values(one, "y")))]
     width = 0.8 / max(len(series), 1)
     for i, one in enumerate(series):
         places = [columns.index(str(x)) + (i - (len(series) - 1) / 2) * width for x in one.x]

@@ -99,7 +99,7 @@ def check_alike(results: Sequence[Result]) -> None:
     """Raise unless the runs differ in nothing but their seeds.
 
     Raises:
-        ValueError: they do not; the message names what differs, and two of the folders.
+        UserError: they do; the message names what differs, and two of the folders.
     """
     configs = [
         flat({key: value for key, value in r.config.items() if key not in FREE}) for r in results if r.config
@@ -107,14 +107,15 @@ def check_alike(results: Sequence[Result]) -> None:
     for result, config in zip([r for r in results if r.config], configs, strict=True):
         if odd := sorted(k for k in config.keys() | configs[0].keys() if config.get(k) != configs[0].get(k)):
             values = ", ".join(f"{k} is {configs[0].get(k)!r} and {config.get(k)!r}" for k in odd[:3])
-            raise ValueError(f"{results[0].folder} and {result.folder} cannot stand in one row: {values}")
+            raise UserError(f"{results[0].folder} and {result.folder} cannot stand in one row: {values}")
+    _check_data(results, "cannot stand in one row")
 
 
 def check_comparable(results: Sequence[Result]) -> None:
     """Raise unless the runs saw the same data, with the same model, for as long.
 
     Raises:
-        ValueError: they did not.
+        UserError: they did not.
     """
     keys = ("data", "model", "trainer.epochs", "trainer.max_steps", "trainer.batch_size", "task")
 
@@ -127,7 +128,19 @@ def check_comparable(results: Sequence[Result]) -> None:
         first, own = of(known[0]), of(result)
         if odd := sorted(k for k in first.keys() | own.keys() if first.get(k) != own.get(k)):
             values = ", ".join(f"{k} is {first.get(k)!r} and {own.get(k)!r}" for k in odd[:3])
-            raise ValueError(f"{known[0].folder} and {result.folder} cannot be compared: {values}")
+            raise UserError(f"{known[0].folder} and {result.folder} cannot be compared: {values}")
+    _check_data(results, "cannot be compared")
+
+
+def _check_data(results: Sequence[Result], what: str) -> None:
+    """Raise if the same folder or name held other data for some of the runs."""
+    known = [r for r in results if r.summary.get("data_hash")]
+    for result in known:
+        if result.summary["data_hash"] != known[0].summary["data_hash"]:
+            raise UserError(
+                f"{known[0].folder} and {result.folder} {what}: their data were not the same (data_hash in "
+                "summary.json); delete the runs on the old data, or give another outputs="
+            )
 
 
 def differing(

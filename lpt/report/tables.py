@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy import stats
 
-from .runs import Result, check_alike, check_comparable, differing
+from .runs import PERCENT, Result, check_alike, check_comparable, differing
 from .sections import Table
 
 ABSENT = "not available"
@@ -20,7 +20,10 @@ MARK = "†"
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of a - b over the seeds that both have, and its 95 % interval (Student's t); None below two seeds."""
+    """The mean of a - b over the seeds that both have, and its 95 % interval (Student's t).
+
+    None below two seeds, and where all differences are the same number: that says nothing of how they spread.
+    """
 
     mean: float
     low: float | None
@@ -76,8 +79,8 @@ def difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float
     mean, sd = mean_sd([a[seed] - b[seed] for seed in both])
     if mean is None:
         return None
-    if sd is None:
-        return Difference(mean, None, None, 1)
+    if not sd:
+        return Difference(mean, None, None, len(both))
     half = float(stats.t.ppf((1 + confidence) / 2, len(both) - 1)) * sd / math.sqrt(len(both))
     return Difference(mean, mean - half, mean + half, len(both))
 
@@ -119,12 +122,14 @@ def table(
         peers = {r.labels["arm"]: r for r in rows if all(r.labels[k] == row.labels[k] for k in conditions)}
         check_comparable([peer.results[0] for peer in peers.values() if peer.results])
         arm = row.labels["arm"]
-        cell: list[Any] = [*(row.labels[k] for k in conditions), arm + (MARK if row.mixed else ""), row.metric]
+        unit = " (%)" if row.metric in PERCENT else ""
+        cell: list[Any] = [*(row.labels[k] for k in conditions), arm + (MARK if row.mixed else ""), row.metric + unit]
         cell += [_seeds(row), spread(list(row.values.values()))]
         if baseline:
             cell.append("" if arm == baseline else _against(row, peers.get(baseline)))
         if compare:
-            cell.append(_against(row, peers.get(other[arm])) if arm in other else "")
+            found = _against(row, peers.get(other[arm])) if arm in other else ""
+            cell.append(f"{found} to {other[arm]}" if found else found)
         cells.append([*cell, (published or {}).get(row.labels.get("model", ""), {}).get(arm, ABSENT)])
         for key, values in row.mixed.items():
             notes.append(f"{MARK} {', '.join(row.labels.values())}: runs of different {key}: {'; '.join(values)}")

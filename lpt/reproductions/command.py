@@ -15,6 +15,7 @@ import yaml
 from ..errors import UserError
 from ..messages import CONF
 from ..report import page, sections
+from ..report.runs import read
 from .launch import AT_A_TIME, LOCAL, check, launch, work
 from .plan import SIZES, Plan, Run, known, sizes_of
 from .writing import report_failures, write
@@ -45,7 +46,8 @@ class Asked:
         self.jobs = (cores if self.size == "smoke" else 1) if jobs is None else jobs
         self.threads = self._count(own, "threads") or max(1, cores // max(1, self.jobs))
         self.launcher = own.get("launcher", LOCAL)
-        self.outputs = Path(own.get("outputs", "outputs/reproduce"))
+        outputs, here = Path(own.get("outputs", "outputs/reproduce")).resolve(), Path.cwd()
+        self.outputs = outputs.relative_to(here) if outputs.is_relative_to(here) else outputs  # one spelling of a place
         self.run = self._count(own, "run", 0)
         self.sweep = own.get("sweep")
         self.places = {key: value for key, value in own.items() if key in places}
@@ -115,12 +117,15 @@ def reproduce(name: str, words: Sequence[str]) -> int:
     asked = Asked(words)
     check(asked.launcher)
     plans = [asked.plan(each) for each in known() if name in (each, "all") and (name == each or asked.has(each))]
+    print(f"{', '.join(plan.name for plan in plans)}: composing the runs", file=sys.stderr, flush=True)
     runs = [asked.runs(plan) for plan in plans]
+    for run in (run for each in runs for run in each if run.done and run.program == "config"):
+        read(run.result).curve("step")  # raises where a file is damaged
     every = [run for each in runs for run in each]
     if asked.sweep:
         return _wandb_sweep(Path(asked.sweep), name, words, len(every))
     if asked.run is not None:
-        return _one(every, asked.run)
+        return _one(every, asked.run, asked.threads)
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CONF.parent), os.environ.get("PYTHONPATH")]))
     failed = {}
@@ -173,8 +178,11 @@ def report(outputs: Path) -> Path:
     return out
 
 
-def _one(runs: list[Run], index: int) -> int:
+def _one(runs: list[Run], index: int, threads: int) -> int:
     """One run of the list, and before it the one whose weights it needs."""
+    import torch
+
+    torch.set_num_threads(threads)
     if index >= len(runs):
         raise UserError(f"run={index}: there are {len(runs)} runs, so give 0 to {len(runs) - 1}")
     wanted = runs[index]

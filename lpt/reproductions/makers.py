@@ -49,6 +49,7 @@ def scores(plan: Plan, runs: Sequence[Run]) -> Made:
         if arms and plan.baseline:
             axis = f"difference to {plan.baseline}, seed by seed"
             title = f"{plan.title}: difference to {plan.baseline} in {named(metric)}"
+        axis += "; lines: smallest to largest"
         series = [_bar(own, arm, plan.baseline if arms else None) for arm in arms or plan.arms]
         figures.append(Figure(metric.replace("/", "_"), title, "bars", Axis("model"), Axis(axis), series))
     return [made], figures, notes
@@ -84,23 +85,32 @@ def flips(plan: Plan, runs: Sequence[Run]) -> Made:
         peer = found.get((model, other.get(arm, "")))
         for part in (3, 10):
             mean, sd = tables.mean_sd(_late(row, part))
-            more = tables.mean_sd(_late(peer, part))[0] if peer else None
-            cell += [mean, sd, "" if peer is None else f"{more / mean:.1f} times fewer" if more and mean else None]
+            cell += [mean, sd, "" if peer is None else _fewer(_late(peer, part), _late(row, part))]
         cells.append(cell)
     columns = ["model", "format and weights", "seeds", "last third", "SD", "than without hysteresis",
                "last tenth", "SD", "than without hysteresis"]  # fmt: skip
     rare = Table("Flip frequency, the share of weights that change a step, at the end of training", columns, cells)
-    step, share = Axis("optimizer step"), Axis(named("flip_frequency"), log=True)
+    step = Axis("optimizer step (bands: smallest to largest of the seeds)")
+    share = Axis(named("flip_frequency"), log=True)
     whole = [_curve(row.labels["arm"], row.results, "flip_frequency") for row in rows]
     layers = dict.fromkeys(c for row in rows for r in row.results for c in r.columns(LAYER))
     each = [_curve(row.labels["arm"], row.results, c, c.removeprefix(LAYER)) for c in layers for row in rows]
     figures = [Figure("flips", f"{plan.title}: {', '.join(plan.models)}", "lines", step, share, whole),
                Figure("flips_layers", "Flip frequency of a layer", "lines", step, share, each)]  # fmt: skip
     metric = Axis(named(next(iter(plan.models.values()))["metric"]))
-    late = sorted(every, key=lambda row: row.labels["arm"] == plan.baseline)  # an arm has the same colour in all figures
+    late = sorted(every, key=lambda row: row.labels["arm"] == plan.baseline)  # so that an arm keeps its colour
     during = [_curve(row.labels["arm"], row.results, row.metric) for row in late]
     figures.append(Figure("during", f"While training: {', '.join(plan.models)}", "lines", step, metric, during))
-    return [rare, made, _during(found, other)], figures, notes
+    during_it = _during(found, other)
+    return [rare, made, *([during_it] if during_it.rows else [])], figures, notes
+
+
+def _fewer(without: Sequence[float], own: Sequence[float]) -> str | None:
+    """How many times fewer flips on average, and for the seed in which it was the least and the most."""
+    if not without or len(without) != len(own) or not all(own):
+        return None
+    each = [a / b for a, b in zip(without, own, strict=True)]
+    return f"{sum(without) / sum(own):.1f} times fewer ({min(each):.1f} to {max(each):.1f})"
 
 
 def _during(rows: Mapping[tuple[str, str], Row], other: Mapping[str, str]) -> Table:
@@ -167,10 +177,9 @@ def crossing(plan: Plan, runs: Sequence[Run]) -> Made:
         f"Difference to {plan.baseline} after so many steps, in points of accuracy [95 %]",
         ["case", "weights", *(f"{s:,}" for s in steps), "where it crosses"], cells,
     )  # fmt: skip
-    # fmt: off
-    figure = Figure("crossing", f"Gain over {plan.baseline} against the length of training", "lines",
-                    Axis("optimizer steps of the run", log=True), Axis("difference in accuracy (points)"), series)
-    # fmt: on
+    length, gain = Axis("optimizer steps of the run", log=True), Axis("difference in accuracy (points), 95 % interval")
+    title = f"Gain over {plan.baseline} against the length of training"
+    figure = Figure("crossing", title, "lines", length, gain, series)
     return [found_table, made], [figure], notes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,8 @@ from ..report.runs import Result, differing, read
 from .plan import Plan, Run
 
 RESULT = "result.json"
+# Where a result comes from: what the runs say, or what this process is, where there is no run.
+ORIGIN = {"git_commit": summary.git_commit, "versions": summary.versions, "hardware": summary.hardware}
 
 
 def write(
@@ -36,7 +37,6 @@ def write(
     def place(path: Path) -> str:
         return str(path.relative_to(within) if within else path)
 
-    started = time.perf_counter()
     made, figures, notes = get_method(plan.make)(plan, runs)
     results = [read(run.result) for run in runs]
     notes = [*plan.notes, *notes, *_told(results, failed)]
@@ -46,11 +46,13 @@ def write(
         for suffix, make in ((".csv", tables.to_csv), (".tex", tables.latex)):
             replace(stem.with_name(stem.name + suffix), make(table))
     text = "\n".join([f"## {table.title}\n\n{tables.markdown(table)}" for table in made])
-    text = f"# {plan.title} ({plan.size})\n\n{text}\n" + "".join(f"- {note}\n" for note in notes)
+    origin = {key: _of(results, key, here()) for key, here in ORIGIN.items()}
+    told = [*notes, *(f"{key.replace('git_', '')}: {value}" for key, value in origin.items()), f"command: `{command}`"]
+    text = f"# {plan.title} ({plan.size})\n\n{text}\n" + "".join(f"- {line}\n" for line in told)
     replace(folder / f"{plan.name}.md", text)
     for figure in figures:
         draw(figure, folder)
-    seconds = sum(float(r.summary.get("wall_seconds") or 0) for r in results) + time.perf_counter() - started
+    seconds = sum(float(r.summary.get("wall_seconds") or 0) for r in results)
     entries: dict[str, Any] = {
         "name": plan.name, "title": plan.title, "size": plan.size, "rebuilds": plan.rebuilds, "claim": plan.claim,
         "command": command, "data": list(dict.fromkeys(model["data"] for model in plan.models.values())),
@@ -58,9 +60,7 @@ def write(
         "plan": {"models": list(plan.models), "arms": list(plan.arms), "notes": plan.notes},
         "cells": [{"program": run.program, "labels": run.label, "seed": run.seed, "folder": place(run.folder)}
                   for run in runs],
-        "git_commit": _of(results, "git_commit", summary.git_commit()),
-        "versions": _of(results, "versions", summary.versions()),
-        "hardware": _of(results, "hardware", summary.hardware()), "wall_seconds": seconds, "notes": notes,
+        **origin, "wall_seconds": seconds, "notes": notes,
         "tables": [asdict(table) for table in made], "figures": [figure.to_dict() for figure in figures],
     }  # fmt: skip
     replace(folder / RESULT, json.dumps(entries, indent=1) + "\n")

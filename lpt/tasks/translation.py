@@ -58,6 +58,8 @@ class Translation(Task):
         for name, value in {"beam": beam, "bleu_every": bleu_every}.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"task.{name}={value!r}: give a whole number from 1 upward")
+        if isinstance(length_penalty, bool) or not isinstance(length_penalty, (int, float)) or length_penalty < 0:
+            raise UserError(f"task.length_penalty={length_penalty!r}: give a number from 0 upward")
         super().__init__(model, data, *args, **more)
         self.pad: int = model.pad
         self.label_smoothing, self.beam, self.length_penalty = label_smoothing, beam, length_penalty

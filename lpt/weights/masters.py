@@ -216,6 +216,8 @@ class QuantizedWeights:
 
     def _chosen(self, skip: Sequence[str]) -> dict[str, nn.Parameter]:
         everything = quantizable(self.model)
+        if isinstance(skip, str):
+            raise ValueError(f"skip={skip!r} is not a list of patterns: write ['{skip}']")
         for pattern in skip:
             if not fnmatch.filter(everything, pattern):
                 some = ", ".join(list(everything)[:6])
