@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import math
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -11,11 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object as locate
 from running import ROOT
+from scipy import stats
 
 from lpt.callbacks.width import Width
 from lpt.errors import UserError
@@ -25,7 +29,7 @@ from lpt.report.runs import read
 from lpt.report.sections import Table
 from lpt.report.tables import Row, difference, mean_sd
 from lpt.reproductions.command import Asked
-from lpt.reproductions.makers import _late, where
+from lpt.reproductions.makers import _late, fitted, where
 from lpt.reproductions.plan import Plan, known, sizes_of
 
 reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
@@ -254,6 +258,25 @@ def test_where_a_difference_crosses():
     assert where([(10, gain(-5, 1)), (100, gain(1, 2)), (1000, gain(3, 1))]) == "10 to 1,000"
     assert where([(10, gain(-5, 6)), (100, gain(5, 6))]) == "no difference beyond its interval"
     assert where([(10, gain(-5, 1)), (100, gain(-2, 1))]) == "nowhere: worse wherever it differs"
+
+
+def test_a_fitted_crossing():
+    """Against numbers from a confidence band evaluated step by step."""
+    exact = [(s, math.log(s) - math.log(2000)) for s in (100, 1000, 10_000)]
+    assert fitted(exact) == "2,000 steps [2,000, 2,000]"
+    assert fitted([(s, d + 1) for s, d in exact[1:] for _ in range(2)]).endswith(", beyond the runs")
+    points = [(s, d + e) for s, d in exact for e in (-0.8, 0.1, 0.7)]
+    x, y = np.log([s for s, _ in points]), np.array([d for _, d in points])
+    slope, cut = np.polyfit(x, y, 1)
+    error = math.sqrt(((y - cut - slope * x) ** 2).sum() / 7)
+    t = stats.t.ppf(0.975, 7)
+    grid = np.exp(np.linspace(math.log(10), math.log(1e6), 200_001))
+    band = t * error * np.sqrt(1 / 9 + (np.log(grid) - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    inside = grid[np.abs(cut + slope * np.log(grid)) <= band]
+    low, high = (float(n.replace(",", "")) for n in re.findall(r"\[([\d,]+), ([\d,]+)\]", fitted(points))[0])
+    assert low == pytest.approx(inside[0], rel=1e-3) and high == pytest.approx(inside[-1], rel=1e-3)
+    assert fitted([(100, -1.0), (100, 1.0), (1000, 1.0), (1000, -0.9)]) == "the slope may be zero"
+    assert fitted([(100, -1.0), (1000, 1.0)]) is None
 
 
 def test_the_width_goes_down_in_stairs():

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from scipy import stats
+
 from .. import formats
 from ..report import tables
 from ..report.figure import Axis, Figure, Series
@@ -172,12 +174,13 @@ def crossing(plan: Plan, runs: Sequence[Run]) -> Made:
             low = [d.mean if d.low is None else d.low for _, d in kept]
             high = [d.mean if d.high is None else d.high for _, d in kept]
             series.append(Series(arm, [s for s, _ in kept], [d.mean for _, d in kept], low, high, choice=title))
-            cells.append([title, arm, *(None if d is None else str(d) for d in found), where(kept)])
+            points = [(s, d) for s in steps for d in _each(own.get((arm, s)), own.get((str(plan.baseline), s)))]
+            cells.append([title, arm, *(None if d is None else str(d) for d in found), where(kept), fitted(points)])
     found_table = Table(
         f"Difference to {plan.baseline} after so many steps, in points of accuracy [95 %]",
-        ["case", "weights", *(f"{s:,}" for s in steps), "where it crosses"], cells,
+        ["case", "weights", *(f"{s:,}" for s in steps), "changes its sign", "crosses, by a fit [95 %]"], cells,
     )  # fmt: skip
-    length, gain = Axis("optimizer steps of the run", log=True), Axis("difference in accuracy (points), 95 % interval")
+    length, gain = Axis("optimizer steps of the run", log=True), Axis("gain in points, 95 % interval")
     title = f"Gain over {plan.baseline} against the length of training"
     figure = Figure("crossing", title, "lines", length, gain, series)
     return [found_table, made], [figure], notes
@@ -185,6 +188,35 @@ def crossing(plan: Plan, runs: Sequence[Run]) -> Made:
 
 def _gain(row: Row | None, other: Row | None) -> tables.Difference | None:
     return tables.difference(row.values, other.values) if row and other else None
+
+
+def _each(row: Row | None, other: Row | None) -> list[float]:
+    """The differences of the seeds that both have."""
+    a, b = (r.values if r else {} for r in (row, other))
+    return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+
+
+def fitted(points: Sequence[tuple[int, float]]) -> str | None:
+    """Where the least-squares line through (log of steps, difference) crosses zero, with Fieller's 95 % interval.
+
+    The interval is where the line's confidence band holds zero. It has no end where the slope may be zero.
+    """
+    if len(points) < 3 or len({steps for steps, _ in points}) < 2:
+        return None
+    fit = stats.linregress([math.log(steps) for steps, _ in points], [difference for _, difference in points])
+    n, middle = len(points), math.fsum(math.log(steps) for steps, _ in points) / len(points)
+    height = fit.intercept + fit.slope * middle
+    t = float(stats.t.ppf(0.975, n - 2))
+    spread = math.fsum((math.log(steps) - middle) ** 2 for steps, _ in points)
+    noise = (t * fit.stderr) ** 2  # of the slope; of the height at the middle it is noise * spread / n
+    a, b, c = fit.slope**2 - noise, 2 * fit.slope * height, height**2 - noise * spread / n
+    if a <= 0 or b * b < 4 * a * c:
+        return "the slope may be zero"
+    root = math.sqrt(b * b - 4 * a * c)
+    low, high = sorted(math.exp(middle + (-b + sign * root) / (2 * a)) for sign in (-1, 1))
+    best, first, last = math.exp(middle - height / fit.slope), min(points)[0], max(points)[0]
+    beyond = "" if first <= best <= last else ", beyond the runs"
+    return f"{best:,.0f} steps [{low:,.0f}, {high:,.0f}]{beyond}"
 
 
 def where(found: Sequence[tuple[int, tables.Difference]]) -> str:
