@@ -101,7 +101,8 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     """
     from .experiment import Experiment
 
-    if odd := sorted(str(key) for key in cfg if key not in (known := top_level())):
+    known = top_level()
+    if odd := sorted(str(key) for key in cfg if key not in known):
         raise UserError(f"{odd[0]}: nothing reads this key. Valid here: {', '.join(known)}")
     experiment = Experiment(cfg, choices)
     folder = experiment.folder

@@ -76,7 +76,7 @@ def git_commit() -> str | None:
         return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changes = git("diff", "HEAD", "--", "*.py", "*.yaml")
+        changes = git("diff", "HEAD", "--", ":/*.py", ":/*.yaml")
         return git("rev-parse", "HEAD") + (f"+{zlib.crc32(changes.encode()):08x}" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return None
