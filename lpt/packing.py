@@ -34,7 +34,7 @@ class Packing:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.saved_bytes = 0  # that the graph kept in the last forward pass, parameters apart
-        self._parameters: set[int] = set()
+        self._parameters: set[StorageWeakRef] = set()
         self._grids: dict[StorageWeakRef, _Grid] = {}
         self._kept: dict[StorageWeakRef, list[_Kept]] = {}
         self._hooks: Any = None
@@ -55,7 +55,7 @@ class Packing:
 
     def _begin(self, module: nn.Module, args: Any) -> None:
         if self._hooks is None and torch.is_grad_enabled():
-            self._parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+            self._parameters = {_memory(p) for p in module.parameters()}
             self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
             self._hooks.__enter__()
             self.flow.mode.made = self._made
@@ -77,7 +77,7 @@ class Packing:
             self._register(q, _Grid(format, scale.clone(), q.dtype, q._version))
 
     def _register(self, q: Tensor, grid: _Grid) -> None:
-        memory = StorageWeakRef(q.untyped_storage())
+        memory = _memory(q)
         self._grids[memory] = grid
         for kept in self._kept.get(memory, ()):  # kept before its grid was known: by a ReLU, say, its own result
             kept.pack(grid)
@@ -91,25 +91,25 @@ class Packing:
         grid = self._grid_of(args[0]) if args and isinstance(args[0], Tensor) else None
         if grid is None or not isinstance(output, Tensor):
             return
-        if output.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr():
+        if _memory(output) == _memory(args[0]):
             grid.version = output._version
         else:
             self._register(output, _Grid(grid.format, grid.scale, grid.dtype, output._version))
 
     def _grid_of(self, x: Tensor) -> _Grid | None:
-        grid = self._grids.get(StorageWeakRef(x.untyped_storage()))
+        grid = self._grids.get(_memory(x))
         return grid if grid is not None and grid.version in (None, x._version) else None
 
     # -- what autograd calls ---------------------------------------------------------------------------------------
 
     def _pack(self, x: Tensor) -> Tensor | _Kept:
-        storage = x.untyped_storage()
-        if x.layout != torch.strided or storage.data_ptr() in self._parameters:
+        memory = _memory(x)
+        if x.layout != torch.strided or memory in self._parameters:
             return x.detach()
         kept = _Kept(x)
         if (grid := self._grid_of(x)) is not None:
             kept.pack(grid)
-        self._kept.setdefault(StorageWeakRef(storage), []).append(kept)
+        self._kept.setdefault(memory, []).append(kept)
         return kept
 
 
@@ -148,6 +148,10 @@ class _Kept:
         return _decode(self.grid, self.codes).as_strided(*self.place)
 
 
+def _memory(x: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(x.untyped_storage())
+
+
 def _bytes(same: list[_Kept]) -> int:
     """Of what is kept of one memory: itself once, if anything needs it, and its codes."""
     plain = max((kept.tensor.untyped_storage().nbytes() for kept in same if kept.tensor is not None), default=0)
@@ -164,6 +168,12 @@ def _table(format: Format, device: torch.device) -> Tensor:
     return format.encode((torch.arange(1 << 16, dtype=torch.int32) << 16).view(torch.float32)).to(device)
 
 
+@cache
+def _values(format: Format, device: torch.device) -> Tensor:
+    """The value of every code, at scale 0."""
+    return format.decode(torch.arange(256, dtype=torch.uint8)).to(device)
+
+
 def _encode(format: Format, x: Tensor, scale: Tensor) -> Tensor:
     """As `format.encode`, for x [n] whose values are of the format already."""
     codes, table = torch.empty(x.shape, dtype=torch.uint8, device=x.device), _table(format, x.device)
@@ -175,7 +185,7 @@ def _encode(format: Format, x: Tensor, scale: Tensor) -> Tensor:
 
 def _decode(grid: _Grid, codes: Tensor) -> Tensor:
     """As `grid.format.decode`, for codes [n]."""
-    values = grid.format.decode(torch.arange(256, dtype=torch.uint8, device=codes.device), grid.scale).to(grid.dtype)
+    values = times_power_of_two(_values(grid.format, codes.device), grid.scale).to(grid.dtype)
     x = torch.empty(codes.shape, dtype=grid.dtype, device=codes.device)
     for part, out in zip(_blocks(codes), _blocks(x), strict=True):
         torch.index_select(values, 0, part.to(torch.int32), out=out)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from torch import Tensor
 from .formats import Format
 from .formats.fused import fused
 from .formats.scaling import NO_SCALE, amax_of, exponent_of
+
+ROW = 1024  # elements that a block of a GPU's threads rounds at once
+_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -134,15 +139,21 @@ def move_scales(quantizers: list[Quantizer]) -> None:
 
     A scale that saw nothing but zeros stays. With several processes all take the largest |x| and scale of any.
     """
-    moving = [q for q in quantizers if q.tracked]
+    moving = sorted((q for q in quantizers if q.tracked), key=attrgetter("room"))
     if not moving:
         return
+    device = next((q.scale.device for q in moving if q.scale.device != _CPU), _CPU)
+    for q in moving:
+        if q.scale.device != device:  # it has not seen a tensor yet
+            q.to(device)
     seen = torch.stack([q.seen for q in moving])
     scale = torch.stack([q.scale for q in moving])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
         torch.distributed.all_reduce(scale, torch.distributed.ReduceOp.MAX)
-    room = torch.tensor([q.room for q in moving], dtype=torch.int32, device=scale.device)
+    rooms = [(room, len(list(same))) for room, same in itertools.groupby(moving, attrgetter("room"))]
+    # Filled in where they are needed, since numbers that are sent to a GPU make the host wait for it.
+    room = torch.cat([scale.new_full((count,), room) for room, count in rooms])
     move = (exponent_of(seen) + room - scale).clamp(-1, 1)
     moved = torch.where((seen > 0) & (scale != NO_SCALE), scale + move, scale)
     torch._foreach_copy_([q.scale for q in moving], list(moved.unbind()))
@@ -173,7 +184,8 @@ def _at_own_scale(format: Format, x: Tensor, key: Tensor | None, room: int) -> T
 
 
 def _see(x: Tensor, seen: Tensor) -> None:
-    seen.copy_(torch.maximum(seen, amax_of(x).float().reshape(())))
+    amax = amax_of(x, 0).amax() if x.ndim == 2 and len(x) else amax_of(x)
+    seen.copy_(torch.maximum(seen, amax.float().reshape(())))
 
 
 def _plain(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:
@@ -187,7 +199,8 @@ def _fused(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor |
     q = torch.empty_like(x)
     if x.numel() < 2 or q.stride() != x.stride():  # sizes 0 and 1 would be compiled for; views may have gaps
         return step(format, x, key, *rest)
-    _kernel(step, format)(_flat(q), _flat(x), key, *rest)
+    memory = _rows if step is _seen_and_rounded else _flat
+    _kernel(step, format)(memory(q), memory(x), key, *rest)
     return q
 
 
@@ -195,9 +208,16 @@ def _flat(x: Tensor) -> Tensor:
     return x.as_strided((x.numel(),), (1,))
 
 
+def _rows(x: Tensor) -> Tensor:
+    """x's memory, on a GPU in rows where they fit: Triton then rounds and finds the rows' maxima in one pass."""
+    if x.device.type == "cpu" or x.numel() % ROW or x.numel() == ROW:
+        return _flat(x)
+    return x.as_strided((x.numel() // ROW, ROW), (ROW, 1))
+
+
 @functools.cache
 def _kernel(step: Callable[..., Tensor], format: Format) -> Callable[..., None]:
     def run(out: Tensor, x: Tensor, key: Tensor | None, *rest: Any) -> None:
         out.copy_(step(format, x, key, *rest))
 
-    return fused(run)
+    return fused(run, ROW)

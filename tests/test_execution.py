@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18 as stock_resnet18
 
@@ -22,12 +23,13 @@ from lpt.models import LSTMLanguageModel, ResNet, Transformer, torchvision
 from lpt.packing import Packing
 
 ROOT = Path(__file__).resolve().parents[1]
+CUBES = lpt.formats.Table("cubes", [i**3 / 1e3 for i in range(-100, 101)])
 Made = tuple[nn.Module, Callable[[], Tensor]]
 
 
 def images(model: nn.Module, size: int = 16) -> Made:
-    x = torch.randn(4, 3, size, size)
-    return model, lambda: nn.functional.cross_entropy(model(x), torch.arange(4))
+    x, y = torch.randn(4, 3, size, size), torch.arange(4)
+    return model, lambda: nn.functional.cross_entropy(model(x), y)
 
 
 def resnet8() -> Made:
@@ -212,23 +214,40 @@ def test_a_product_that_fails_leaves_autocast_as_it_was() -> None:
 
 
 class Waits(TorchDispatchMode):
-    """Counts what would make the host wait for a GPU."""
+    """Lists what makes the host wait for a GPU: reading a value, and copies between the host and the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.seen: list[str] = []
+        tensor = torch.tensor  # sends numbers to a device without telling the dispatcher
+
+        def spied(*args: Any, **kwargs: Any) -> Tensor:
+            if torch.device(kwargs.get("device") or "cpu").type != "cpu":
+                self.seen.append("torch.tensor")
+            return tensor(*args, **kwargs)
+
+        monkeypatch.setattr(torch, "tensor", spied)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+        result = func(*args, **kwargs or {})
+        leaves = pytree.tree_leaves((args, kwargs, result))
+        devices = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)}
+        reading = func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        if reading or len(devices) > 1:
             self.seen.append(str(func))
-        return func(*args, **kwargs or {})
+        return result
 
 
-def stepping(weights: str, packed: bool) -> Callable[[], None]:
+def stepping(weights: str, packed: bool, device: str = "cpu", **flow: Any) -> Callable[[], None]:
     torch.manual_seed(0)
-    model, loss = resnet8()
+    with torch.device(device):
+        model, loss = resnet8()
+        model.never_called = nn.Linear(2, 2)
     opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    handle = lpt.attach_(model)
+    handle = lpt.attach_(model, lpt.DataFlow(**flow))
+    if device == "meta":  # which has no value to tell that a scale has started
+        for quantizer in handle._parts().values():
+            quantizer.started = True
     lpt.attach_weights_(model, opt, weights)
     if packed:
         Packing(handle)
@@ -243,17 +262,49 @@ def stepping(weights: str, packed: bool) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "weights, flow",
+    [
+        ("log4_hyst", {}),
+        ("int8_sr", {"rounding": "stochastic", "error": "fp152"}),
+        ("posit8_1", {"scaling": "current", "activation": CUBES, "error": "posit8_1"}),
+    ],
+)
+def test_a_step_never_waits_for_the_device(
+    weights: str, flow: dict[str, Any], packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values are read on a CPU as they are on a GPU; the meta device, which holds none, shows what is copied there."""
+    for device in ("cpu", "meta"):
+        step = stepping(weights, packed, device, **flow)
+        for _ in range(
+            5
+        ):  # until scales have started and tables are in place; what is never called is asked at 1, 2, 4
+            step()
+        with monkeypatch.context() as patch, Waits(patch) as waits:
+            step()
+        assert waits.seen == [], device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("weights", ["log4_hyst", "int8_sr"])
-def test_a_step_never_waits_for_the_device(weights: str, packed: bool) -> None:
-    step = stepping(weights, packed)
-    for _ in range(3):  # until every scale has started
+def test_a_step_never_waits_for_a_gpu(weights: str, packed: bool) -> None:
+    step = stepping(weights, packed, "cuda")
+    for _ in range(5):
         step()
-    with Waits() as waits:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
         step()
-    assert waits.seen == []
-    with Waits() as waits:
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_waits_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, Waits(patch) as waits:
         torch.ones(1).item()
-    assert waits.seen, "the counter counts"
+        torch.ones(1).to("meta")
+        torch.tensor([1], device="meta")
+    assert len(waits.seen) == 3
 
 
 @pytest.mark.parametrize("packed", [False, True])

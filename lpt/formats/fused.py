@@ -10,12 +10,13 @@ from torch import Tensor
 R = TypeVar("R")
 
 
-def fused(function: Callable[..., R]) -> Callable[..., R]:
+def fused(function: Callable[..., R], row: int | None = None) -> Callable[..., R]:
     """`function`, compiled at its first call for tensors of any size: the same bits, one pass over memory.
 
-    Only the sizes of tensor arguments are variables of the compiled code; a format's numbers are constants of it.
-    (With dynamic=True they would be variables too, and the code some ten times slower.) Compilations are counted by
-    code object and given up after a few, so each function gets a copy of its own.
+    Only the sizes of tensor arguments are variables of the compiled code; a format's numbers are constants of it, and
+    so is the length of rows, if it is `row`. (With dynamic=True they would be variables too, and the code some ten
+    times slower.) Compilations are counted by code object and given up after a few, so each function gets a copy of
+    its own.
     """
     own = types.FunctionType(
         function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__,  # type: ignore[attr-defined]
@@ -27,7 +28,7 @@ def fused(function: Callable[..., R]) -> Callable[..., R]:
         for arg in args:
             if isinstance(arg, Tensor):
                 for dim, size in enumerate(arg.shape):
-                    if size > 1:
+                    if size > 1 and not (dim > 0 and size == row):
                         torch._dynamo.maybe_mark_dynamic(arg, dim)
         return compiled(*args)
 

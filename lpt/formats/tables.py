@@ -14,6 +14,7 @@ from torch import Tensor
 from .base import Format
 
 MAX_CELLS = 2048
+_CPU = torch.device("cpu")
 FEW = 32  # levels that a compiled comparison with each of them finds faster than a look-up
 
 
@@ -44,11 +45,11 @@ class Table(Format):
         # Scaled down to where float32 runs out of bits, a number must still be on its side of every threshold.
         self._double = min(abs(v) for v in levels if v) < 2.0**-100
         self._tensors = {
-            dtype: (torch.tensor(levels, dtype=dtype), self._thresholds(dtype))
+            (dtype, _CPU): (torch.tensor(levels, dtype=dtype), self._thresholds(dtype))
             for dtype in (torch.float32, torch.float64)
         }
-        self._cells = Cells.cut(*self._tensors[torch.float32])
-        self._listed_thresholds = {dtype: thresholds.tolist() for dtype, (_, thresholds) in self._tensors.items()}
+        self._listed_thresholds = {dtype: own.tolist() for (dtype, _), (_, own) in self._tensors.items()}
+        self._cells = {_CPU: Cells.cut(*self._tensors[torch.float32, _CPU])}
 
     def _check(self, levels: list[float]) -> None:
         advice = f"format {self.name}: give ascending finite numbers with 0 among them, at most 256"
@@ -87,8 +88,8 @@ class Table(Format):
             for value, threshold in zip(self._levels[1:], self._listed_thresholds[y.dtype], strict=True):
                 level = torch.where(y >= threshold, value, level)
             return self._keep_nan(level, y)
-        if self._cells is not None and y.dtype == torch.float32:
-            return self._keep_nan(self._cells.nearest(y), y)
+        if y.dtype == torch.float32 and (cells := self._cells_on(y.device)) is not None:
+            return self._keep_nan(cells.nearest(y), y)
         levels, thresholds = self._on(y)
         return self._keep_nan(levels[torch.bucketize(y.contiguous(), thresholds, right=True)], y)
 
@@ -100,9 +101,19 @@ class Table(Format):
         levels, _ = self._on(y)
         return self._keep_nan(levels[torch.bucketize(y.contiguous(), levels).clamp(max=len(levels) - 1)], y)
 
+    # Kept on every device where they were needed: to copy them there makes the host wait.
+
     def _on(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        levels, thresholds = self._tensors[y.dtype]
-        return levels.to(y.device), thresholds.to(y.device)
+        if (y.dtype, y.device) not in self._tensors:
+            levels, thresholds = self._tensors[y.dtype, _CPU]
+            self._tensors[y.dtype, y.device] = levels.to(y.device), thresholds.to(y.device)
+        return self._tensors[y.dtype, y.device]
+
+    def _cells_on(self, device: torch.device) -> Cells | None:
+        if device not in self._cells:
+            cells = self._cells[_CPU]
+            self._cells[device] = None if cells is None else cells.to(device)
+        return self._cells[device]
 
     @staticmethod
     def _keep_nan(rounded: Tensor, y: Tensor) -> Tensor:
@@ -144,10 +155,13 @@ class Cells:
                 return Cells(shift, first, count, own, levels[below], levels[above])
         return None
 
+    def to(self, device: torch.device) -> Cells:
+        places = (tensor.to(device) for tensor in (self.thresholds, self.below, self.above))
+        return Cells(self.shift, self.first, self.count, *places)
+
     def nearest(self, y: Tensor) -> Tensor:
         """The level nearest to y (float32), as the thresholds say; anything for a nan."""
         bits = y.view(torch.int32)
         cell = ((bits & 0x7FFFFFFF) >> self.shift).clamp(self.first, self.first + self.count - 1) - self.first
         cell = torch.where(bits < 0, cell + self.count, cell)
-        thresholds, below, above = (t.to(y.device)[cell] for t in (self.thresholds, self.below, self.above))
-        return torch.where(y >= thresholds, above, below)
+        return torch.where(y >= self.thresholds[cell], self.above[cell], self.below[cell])

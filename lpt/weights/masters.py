@@ -90,7 +90,7 @@ class QuantizedWeights:
         # Where each weight's random bits begin, one row a use of them: master, quantized weight, momenta.
         draw = random.Random(f"{seed}/weights")
         uses = range(2 + len(_MOMENTA))
-        self._keys = torch.tensor([[draw.getrandbits(61) for _ in self.names] for _ in uses])
+        self._keys = torch.tensor([[draw.getrandbits(61) for _ in self.names] for _ in uses]).to(self._device())
         self._decays: list[tuple[dict[str, Any], float]] = []
         self.masters: dict[str, Tensor] = {}
         self.scales: dict[str, Tensor] = {}
@@ -175,7 +175,7 @@ class QuantizedWeights:
         return self._flips
 
     def reset_flips(self) -> None:
-        device = next(iter(self.params.values())).device if self.params else torch.device("cpu")
+        device = self._device()
         self._flips = torch.zeros(len(self.params), 3, dtype=torch.int64, device=device)
         self._sizes = torch.tensor([p.numel() for p in self.params.values()], device=device)
 
@@ -229,6 +229,9 @@ class QuantizedWeights:
             for name, p in everything.items()
             if not any(fnmatch.fnmatchcase(name, pattern) for pattern in skip)
         }
+
+    def _device(self) -> torch.device:
+        return next(iter(self.params.values())).device if self.params else torch.device("cpu")
 
     def _after_load(self, *_: Any) -> None:
         self.resync()

@@ -75,6 +75,21 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x, scale, torch.tensor(0x123456789ABCDEF), codes
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_gpu_gives_the_bits_of_a_cpu(name: str) -> None:
+    """Eager and compiled."""
+    fmt = format_of(name)
+    every, data = operations(fmt), inputs()
+    there = [part.cuda() for part in data]
+    for op in FORMATS[name]:
+        expected = every[op](*data)
+        assert_same(every[op](*there).cpu(), expected, None, f"{name}.{op} on a GPU")
+        torch.compiler.reset()
+        compiled = torch.compile(every[op], fullgraph=True)
+        assert_same(compiled(*there).cpu(), expected, None, f"{name}.{op} compiled for a GPU")
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_compiled_is_eager(name: str) -> None:
     fmt = format_of(name)
