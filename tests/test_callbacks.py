@@ -125,7 +125,7 @@ def test_shares_are_means_over_edges() -> None:
 
 
 def test_quantized_weights_come_back_when_a_step_fails() -> None:
-    model = ResNet(8, classes=3, width=4, in_channels=1)
+    model = ResNet(8, classes=3, width=8, in_channels=1)
     quantization = Quantization(DataFlow(), lambda m: QuantizedWeights(m, "log4_hyst"))
     quantization.weights = quantization.make_weights(model)
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -36,7 +36,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def narrow() -> ResNet:
-    return ResNet(8, classes=10, width=4, in_channels=1)
+    return ResNet(8, classes=10, width=8, in_channels=1)
 
 
 def quantizes(cfg: DictConfig) -> None:

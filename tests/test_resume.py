@@ -14,7 +14,7 @@ from running import Forker, checkpoint, differences, metrics, run_folder, summar
 # Everything that has a state: tracked scales, stochastic rounding everywhere, accumulation, augmentation, masters and
 # momentum in 16 bits, windows longer than the distance of checkpoints, probes, traces.
 HARD = (
-    "model.width=4", "data.train_limit=150", "data.crop_padding=1", "trainer.batch_size=16", "trainer.epochs=3",
+    "model.width=8", "data.train_limit=150", "data.crop_padding=1", "trainer.batch_size=16", "trainer.epochs=3",
     "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0", "trainer.checkpoint_every=2",
     "trainer.log_every=3", "trainer.accelerator=cpu", "format.rounding=stochastic", "weights=log4_sr",
     "weights.momentum=fp169", "weights.master=fp169", "weights.scaling=tracked", "indicators.angles.every=4",
