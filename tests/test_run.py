@@ -131,7 +131,7 @@ def test_init_from_a_run_starts_from_its_masters(tmp_path: Path) -> None:
 
 def test_init_from_other_models_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "first", "trainer.max_steps=1") == 0
-    assert train(tmp_path / "second", "model.width=8", f"init_from={run_folder(tmp_path / 'first')}") == 2
+    assert train(tmp_path / "second", "model.width=12", f"init_from={run_folder(tmp_path / 'first')}") == 2
     assert "another model" in capfd.readouterr().err
 
 

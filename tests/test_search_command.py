@@ -74,7 +74,7 @@ def test_a_search_trains_measures_and_typed_again_prints(
     state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     torch.save({k.removeprefix("model."): v for k, v in state.items()}, tmp_path / "weights.pt")
     assert search(tmp_path, f"checkpoint={tmp_path / 'weights.pt'}") == 0
-    assert search(tmp_path, f"checkpoint={tmp_path / 'weights.pt'}", "model.width=8") == 2
+    assert search(tmp_path, f"checkpoint={tmp_path / 'weights.pt'}", "model.width=12") == 2
     assert "another model" in capfd.readouterr().err
 
 
