@@ -276,9 +276,7 @@ def test_a_step_never_waits_for_the_device(
     """Values are read on a CPU as they are on a GPU; the meta device, which holds none, shows what is copied there."""
     for device in ("cpu", "meta"):
         step = stepping(weights, packed, device, **flow)
-        for _ in range(
-            5
-        ):  # until scales have started and tables are in place; what is never called is asked at 1, 2, 4
+        for _ in range(5):  # scales start, tables are put in place; what is never called is asked at 1, 2, 4, 8
             step()
         with monkeypatch.context() as patch, Waits(patch) as waits:
             step()

@@ -14,8 +14,8 @@ from torch import Tensor
 from .base import Format
 
 MAX_CELLS = 2048
-_CPU = torch.device("cpu")
 FEW = 32  # levels that a compiled comparison with each of them finds faster than a look-up
+_CPU = torch.device("cpu")
 
 
 class Table(Format):
