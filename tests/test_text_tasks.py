@@ -132,7 +132,7 @@ def test_the_carried_state_is_saved(tmp_path: Path) -> None:
     data = f"data.path={tmp_path}"
     assert train(tmp_path / "out", *LANGUAGE, "trainer.max_steps=5", data) == 0
     ((h, c),) = checkpoint(tmp_path / "out")["carried"]
-    assert [t.shape for t in (*h, *c)] == [(4, 4)] * 4 and all(t.any() for t in (*h, *c))
+    assert [t.shape for t in (*h, *c)] == [(4, 8)] * 4 and all(t.any() for t in (*h, *c))  # batch size, width
 
 
 # -- translation -------------------------------------------------------------------------------------------------------
