@@ -196,12 +196,12 @@ def _fused(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor |
     """The same on x's memory as it lies, so that one compilation serves every shape."""
     if key is not None:  # random bits go by an element's index, not by its place in memory
         x = x.contiguous()
-    q = torch.empty_like(x)
-    if x.numel() < 2 or q.stride() != x.stride():  # sizes 0 and 1 would be compiled for; views may have gaps
+    # Sizes 0 and 1 would be compiled for; a view's memory may have gaps, or hold one value for several elements.
+    if x.numel() < 2 or torch.empty_like(x, device="meta").stride() != x.stride():
         return step(format, x, key, *rest)
     memory = _rows if step is _seen_and_rounded else _flat
-    _kernel(step, format)(memory(q), memory(x), key, *rest)
-    return q
+    q = _kernel(step, format)(memory(x), key, *rest)
+    return q.as_strided(x.shape, x.stride()).data  # no view to autograd, which lets nobody write into those
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -216,8 +216,9 @@ def _rows(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _kernel(step: Callable[..., Tensor], format: Format) -> Callable[..., None]:
-    def run(out: Tensor, x: Tensor, key: Tensor | None, *rest: Any) -> None:
-        out.copy_(step(format, x, key, *rest))
+def _kernel(step: Callable[..., Tensor], format: Format) -> Callable[..., Tensor]:
+    # The result is a new tensor: written into a given one, inductor would find the maximum in a loop of its own.
+    def run(x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:
+        return step(format, x, key, *rest)
 
     return fused(run, ROW)

@@ -51,7 +51,8 @@ class Octaves(Format):
         natural = top_exponent != 0 or drop_top or low_extra or not scaled
         self.octaves = None if natural else self.valid_bits
         self.bits = 1 + (sum(2 ** (v - 1) for v in self.valid_bits)).bit_length()
-        self._runs, self._floor_octave = self._find_runs()
+        self._runs, floor = self._find_runs()
+        self._floor_bits = {t: int(torch.tensor(floor, dtype=t).view(i)) for t, (i, _) in _EXPONENT_BITS.items()}
         self._levels = self._list_levels()
         # c must stay finite, and the octaves must be normal numbers, or the work is done in double.
         largest_spacing = max(top_exponent - i + 1 - v for i, v in enumerate(self.valid_bits))
@@ -97,11 +98,11 @@ class Octaves(Format):
     def _spacing(self, y: Tensor, gain: float = 1.0) -> Tensor:
         """gain times the distance between the levels around y, which must be within the range.
 
-        The octave's 2**k is y with its sign and fraction bits cleared.
+        The octave's 2**k is y with its sign and fraction bits cleared. Bits of positive numbers are in the numbers'
+        order, and a maximum of integers is one instruction where one of floats, which must hand on nan, is four.
         """
         integer, mask = _EXPONENT_BITS[y.dtype]
-        octave = (y.view(integer) & mask).view(y.dtype)
-        octave = octave.clamp_(min=self._floor_octave)
+        octave = (y.view(integer) & mask).clamp_(min=self._floor_bits[y.dtype]).view(y.dtype)
         runs = [(upper, gain * 2.0 ** (1 - v)) for upper, v in self._runs]
         if len(runs) == 1:
             return octave.mul_(runs[0][1])
