@@ -8,6 +8,7 @@ are no modules, indices and masks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,10 @@ from .bf16 import fits
 from .edge import KEEPS_GRID
 from .flow import Flow
 from .formats import Format
+from .formats.fused import fused
 from .formats.scaling import times_power_of_two
+
+PIECE = 1 << 15  # elements; no more, since torch would wake its threads for each piece
 
 
 class Packing:
@@ -74,7 +78,7 @@ class Packing:
     def _made(self, q: Tensor, format: Format, scale: Tensor) -> None:
         """An Edge has made `q`, values of `format` at `scale`; told by its quantizer."""
         if format.bits <= 8 and fits(format) and q.dtype in (torch.float32, torch.bfloat16):
-            self._register(q, _Grid(format, scale.clone(), q.dtype, q._version))
+            self._register(q, _Grid(format, scale.clone(), q.dtype, q._version, self.flow.mode.fused))
 
     def _register(self, q: Tensor, grid: _Grid) -> None:
         memory = _memory(q)
@@ -94,7 +98,7 @@ class Packing:
         if _memory(output) == _memory(args[0]):
             grid.version = output._version
         else:
-            self._register(output, _Grid(grid.format, grid.scale, grid.dtype, output._version))
+            self._register(output, _Grid(grid.format, grid.scale, grid.dtype, output._version, grid.fused))
 
     def _grid_of(self, x: Tensor) -> _Grid | None:
         grid = self._grids.get(_memory(x))
@@ -114,16 +118,19 @@ class Packing:
 
 
 class _Grid:
-    """The memory that holds values of `format` at `scale`, as long as its version is `version` (None: any)."""
+    """The memory that holds values of `format` at `scale`, as long as its version is `version` (None: any).
 
-    def __init__(self, format: Format, scale: Tensor, dtype: torch.dtype, version: int | None) -> None:
-        self.format, self.scale, self.dtype, self.version = format, scale, dtype, version
+    `fused`: codes are made and read by compiled code.
+    """
+
+    def __init__(self, format: Format, scale: Tensor, dtype: torch.dtype, version: int | None, fused: bool) -> None:
+        self.format, self.scale, self.dtype, self.version, self.fused = format, scale, dtype, version, fused
         self.codes: Tensor | None = None  # of the whole memory; made when first needed
 
     def encode(self, x: Tensor) -> Tensor:
         if self.codes is None:
             whole = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
-            self.codes = _encode(self.format, whole, self.scale)
+            self.codes = _encode(self, whole)
         return self.codes
 
 
@@ -174,24 +181,41 @@ def _values(format: Format, device: torch.device) -> Tensor:
     return format.decode(torch.arange(256, dtype=torch.uint8)).to(device)
 
 
-def _encode(format: Format, x: Tensor, scale: Tensor) -> Tensor:
-    """As `format.encode`, for x [n] whose values are of the format already."""
-    codes, table = torch.empty(x.shape, dtype=torch.uint8, device=x.device), _table(format, x.device)
-    for part, out in zip(_blocks(x), _blocks(codes), strict=True):
-        bits = times_power_of_two(part.float(), -scale).view(torch.int32) >> 16
-        torch.index_select(table, 0, bits.bitwise_and_(0xFFFF), out=out)
-    return codes
+def _encode(grid: _Grid, x: Tensor) -> Tensor:
+    """As `grid.format.encode`, for x [n] whose values are of the grid already."""
+    codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
+    return _filled(codes, grid.fused, _to_codes, x, _table(grid.format, x.device), grid.scale)
 
 
 def _decode(grid: _Grid, codes: Tensor) -> Tensor:
     """As `grid.format.decode`, for codes [n]."""
-    values = times_power_of_two(_values(grid.format, codes.device), grid.scale).to(grid.dtype)
     x = torch.empty(codes.shape, dtype=grid.dtype, device=codes.device)
-    for part, out in zip(_blocks(codes), _blocks(x), strict=True):
-        torch.index_select(values, 0, part.to(torch.int32), out=out)
-    return x
+    return _filled(x, grid.fused, _to_values, codes, _values(grid.format, codes.device), grid.scale)
 
 
-def _blocks(x: Tensor) -> tuple[Tensor, ...]:
-    """Pieces of x [n] that a processor's cache holds with all that is made of them on the way."""
-    return x.split(1 << 16 if x.device.type == "cpu" else max(1, x.numel()))
+def _to_codes(x: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+    bits = times_power_of_two(x.float(), -scale).view(torch.int32) >> 16
+    return torch.index_select(table, 0, bits & 0xFFFF)
+
+
+def _to_values(codes: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+    return torch.index_select(times_power_of_two(values, scale), 0, codes.to(torch.int32))
+
+
+def _filled(out: Tensor, fuse: bool, function: Callable[..., Tensor], x: Tensor, *rest: Tensor) -> Tensor:
+    """`out`, filled with function(x, *rest): in one pass over memory, or by pieces that stay in a processor's cache."""
+    if fuse and x.numel() > 1:  # sizes 0 and 1 would be compiled for
+        _kernel(function)(out, x, *rest)
+        return out
+    piece = PIECE if x.device.type == "cpu" else max(1, x.numel())
+    for part, filled in zip(x.split(piece), out.split(piece), strict=True):
+        filled.copy_(function(part, *rest))
+    return out
+
+
+@cache
+def _kernel(function: Callable[..., Tensor]) -> Callable[..., None]:
+    def run(out: Tensor, x: Tensor, *rest: Tensor) -> None:
+        out.copy_(function(x, *rest))
+
+    return fused(run)

@@ -69,11 +69,14 @@ def in_place() -> Made:
     return model, lambda: nn.functional.cross_entropy(model(x), torch.arange(4))
 
 
-def trained(make: Callable[[], Made], packed: bool, steps: int = 3, **flow: Any) -> tuple[list[Tensor], int]:
+def trained(
+    make: Callable[[], Made], packed: bool, fuse: bool = False, steps: int = 3, **flow: Any
+) -> tuple[list[Tensor], int]:
     """Gradients of all steps, and the bytes that the graph kept in the last one."""
     torch.manual_seed(0)
     model, loss = make()
     handle = lpt.attach_(model, lpt.DataFlow(**flow))
+    handle.mode.fused = fuse
     packing = Packing(handle) if packed else None
     gradients = []
     for step in range(steps):
@@ -95,9 +98,11 @@ def trained(make: Callable[[], Made], packed: bool, steps: int = 3, **flow: Any)
                                   {"activation": "int8_full"}, {"activation": "fp169"}], ids=str)  # fmt: skip
 @pytest.mark.parametrize("make", [resnet8, lstm, transformer, in_place])
 def test_packed_gradients_are_the_same_bits(make: Callable[[], Made], flow: dict[str, Any]) -> None:
-    plain, packed = trained(make, False, **flow)[0], trained(make, True, **flow)[0]
-    assert len(plain) == len(packed) > 0
-    assert all(torch.equal(a, b) for a, b in zip(plain, packed, strict=True))
+    plain = trained(make, False, **flow)[0]
+    for fuse in (False, True):
+        packed = trained(make, True, fuse, **flow)[0]
+        assert len(plain) == len(packed) > 0
+        assert all(torch.equal(a, b) for a, b in zip(plain, packed, strict=True))
 
 
 def test_resnet18_keeps_less_than_045_of_what_stock_torch_keeps() -> None:
