@@ -105,6 +105,7 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     if odd := sorted(str(key) for key in cfg if key not in known):
         raise UserError(f"{odd[0]}: nothing reads this key. Valid here: {', '.join(known)}")
     experiment = Experiment(cfg, choices)
+    keep_freed_memory(cfg.memory == "plain")
     folder = experiment.folder
     try:
         state = folder.open(experiment.resume)

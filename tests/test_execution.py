@@ -326,6 +326,29 @@ def test_memory_does_not_grow(packed: bool) -> None:
     assert held() <= before
 
 
+HEAP = """
+import resource, sys
+from pathlib import Path
+import torch
+from lpt.heap import keep_freed_memory
+if not keep_freed_memory(sys.argv[1] == "keep"): sys.exit(9)
+def held(): return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+before = held()
+wall = [torch.ones(2**20) for _ in range(8)]  # 4 MB each; the last one keeps the heap from shrinking at its end
+del wall[:-1]
+print(held() - before)
+"""
+
+
+@pytest.mark.parametrize(("how", "least", "most"), [("keep", 30e6, 40e6), ("give back", 3e6, 8e6)])
+def test_freed_memory_is_kept_or_given_back(how: str, least: float, most: float) -> None:
+    done = subprocess.run([sys.executable, "-c", HEAP, how], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 9:
+        pytest.skip("the C library is not glibc")
+    assert done.returncode == 0, done.stderr
+    assert least < int(done.stdout) < most
+
+
 def test_the_script_measures_each_part(tmp_path: Path) -> None:
     out = tmp_path / "made" / "execution.json"
     command = [sys.executable, "scripts/execution.py", "--batch", "2", "--size", "32", "--rounds", "1", "--steps", "20"]
