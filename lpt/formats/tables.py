@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -131,8 +131,7 @@ class Cells:
     first: int  # upper bits of the cell next to zero, which reaches down to it
     count: int  # on each side of zero; the last one reaches to infinity
     thresholds: Tensor  # float32 [2 * count]: the one of each cell, inf where there is none; negative cells last
-    below: Tensor  # float32 [2 * count]: each cell's level below its threshold,
-    above: Tensor  # and from there upward
+    levels: Tensor  # int64 [2 * count]: the bits of each cell's level below its threshold, above them its other's
 
     @staticmethod
     def cut(levels: Tensor, thresholds: Tensor) -> Cells | None:
@@ -152,16 +151,18 @@ class Cells:
             above = torch.bucketize(torch.cat([far, -near]), thresholds, right=True)
             if (above - below).max() <= 1:
                 own = torch.where(above > below, thresholds[below.clamp(max=len(thresholds) - 1)], math.inf)
-                return Cells(shift, first, count, own, levels[below], levels[above])
+                low, high = (levels[rank].view(torch.int32).to(torch.int64) for rank in (below, above))
+                return Cells(shift, first, count, own, high << 32 | low & 0xFFFFFFFF)
         return None
 
     def to(self, device: torch.device) -> Cells:
-        places = (tensor.to(device) for tensor in (self.thresholds, self.below, self.above))
-        return Cells(self.shift, self.first, self.count, *places)
+        return replace(self, thresholds=self.thresholds.to(device), levels=self.levels.to(device))
 
     def nearest(self, y: Tensor) -> Tensor:
         """The level nearest to y (float32), as the thresholds say; anything for a nan."""
-        bits = y.view(torch.int32)
+        bits = y.contiguous().view(-1).view(torch.int32)
         cell = ((bits & 0x7FFFFFFF) >> self.shift).clamp(self.first, self.first + self.count - 1) - self.first
-        cell = torch.where(bits < 0, cell + self.count, cell)
-        return torch.where(y >= self.thresholds[cell], self.above[cell], self.below[cell])
+        cell = torch.where(bits < 0, cell + self.count, cell).to(torch.int64)
+        # Of torch's ways to look up, gather compiles to the least; and one look-up is faster than two.
+        threshold, both = self.thresholds.gather(0, cell).view(y.shape), self.levels.gather(0, cell).view(y.shape)
+        return torch.where(y >= threshold, both >> 32, both).to(torch.int32).view(torch.float32)
