@@ -106,11 +106,10 @@ class Packing:
 
     # -- what autograd calls ---------------------------------------------------------------------------------------
 
-    def _pack(self, x: Tensor) -> Tensor | _Kept:
-        memory = _memory(x)
+    def _pack(self, x: Tensor) -> _Kept:
+        memory, kept = _memory(x), _Kept(x)
         if x.layout != torch.strided or memory in self._parameters:
-            return x.detach()
-        kept = _Kept(x)
+            return kept
         if (grid := self._grid_of(x)) is not None:
             kept.pack(grid)
         self._kept.setdefault(memory, []).append(kept)
@@ -140,7 +139,7 @@ class _Kept:
     def __init__(self, x: Tensor) -> None:
         self.tensor: Tensor | None = x.detach()
         self.version = x._version
-        self.place = (x.shape, x.stride(), x.storage_offset())
+        self.place = (x.shape, x.stride(), x.storage_offset()) if x.layout == torch.strided else None
         self.grid: _Grid | None = None
         self.codes: Tensor | None = None
 
@@ -150,8 +149,14 @@ class _Kept:
 
     def unpack(self) -> Tensor:
         if self.tensor is not None:
+            if self.tensor._version != self.version:  # autograd checks this only for what no hook has packed
+                raise RuntimeError(
+                    "a tensor that the backward pass needs was changed in place after it was kept: "
+                    f"{tuple(self.tensor.shape)}, version {self.version} then, {self.tensor._version} now; use an "
+                    "operation that is not in place"
+                )
             return self.tensor
-        assert self.codes is not None and self.grid is not None
+        assert self.codes is not None and self.grid is not None and self.place is not None
         return _decode(self.grid, self.codes).as_strided(*self.place)
 
 
@@ -165,8 +170,8 @@ def _bytes(same: list[_Kept]) -> int:
     return plain + sum({id(k.codes): k.codes.nbytes for k in same if k.codes is not None}.values())
 
 
-def _unpack(kept: Tensor | _Kept) -> Tensor:
-    return kept.unpack() if isinstance(kept, _Kept) else kept
+def _unpack(kept: _Kept) -> Tensor:
+    return kept.unpack()
 
 
 @cache

@@ -124,6 +124,32 @@ def test_resnet18_keeps_less_than_045_of_what_stock_torch_keeps() -> None:
     assert 0 < packed <= 0.45 * sum(kept.values())
 
 
+def test_what_is_kept_must_not_be_changed_in_place() -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = torch.sigmoid(self.first(x))
+            z.mul_(3.0)
+            return self.second(z)
+
+    model = Changing()
+    Packing(lpt.attach_(model))
+    loss = model(torch.randn(3, 5)).sum()
+    with pytest.raises(RuntimeError, match=r"changed in place.*\(3, 6\)"):
+        loss.backward()
+    model, loss_of = resnet8()
+    Packing(lpt.attach_(model))
+    loss = loss_of()
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+        model.fc.weight.mul_(2)  # type: ignore[union-attr, operator]
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
 def test_packing_leaves_evaluation_and_removed_models_alone() -> None:
     model, loss = resnet8()
     handle = lpt.attach_(model)
