@@ -60,7 +60,7 @@ class Packing:
     def _begin(self, module: nn.Module, args: Any) -> None:
         if self._hooks is None and torch.is_grad_enabled():
             self._parameters = {_memory(p) for p in module.parameters()}
-            self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+            self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _Kept.unpack)
             self._hooks.__enter__()
             self.flow.mode.made = self._made
 
@@ -168,10 +168,6 @@ def _bytes(same: list[_Kept]) -> int:
     """Of what is kept of one memory: itself once, if anything needs it, and its codes."""
     plain = max((kept.tensor.untyped_storage().nbytes() for kept in same if kept.tensor is not None), default=0)
     return plain + sum({id(k.codes): k.codes.nbytes for k in same if k.codes is not None}.values())
-
-
-def _unpack(kept: _Kept) -> Tensor:
-    return kept.unpack()
 
 
 @cache

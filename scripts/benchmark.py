@@ -31,9 +31,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lpt.benchmarks import chart, rounding, starting, training
+from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import Rows, Work, measured, table
+from lpt.errors import UserError
 from lpt.formats.fused import why_not_fused
 from lpt.heap import keep_freed_memory
+from lpt.models import ResNet
 
 RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] = {
     "rounding": ("Rounding: ratio to a copy", lambda args: rounding.rounding(args.elements, args.device)),
@@ -72,22 +75,16 @@ def main() -> int:
     args = parser.parse_args()
     if min(args.elements, args.rounds, args.threads, args.batch, args.gpu_batch) < 1:
         parser.error("--elements, --rounds, --threads and the batches are whole numbers from 1 upward")
-    if args.threads > (cores := os.cpu_count() or 1):
-        parser.error(f"--threads {args.threads}: this machine has {cores} cores; give no more")
-    if args.depth < 8 or (args.depth - 2) % 6:
-        parser.error(f"--depth {args.depth}: a ResNet for CIFAR shapes has 6n + 2 layers: give 8, 14, 20, 32, 44 or 56")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no CUDA GPU here; use --device cpu")
+    try:
+        ResNet(args.depth, classes=10)
+    except UserError as error:
+        parser.error(str(error))
+    check_machine(parser, args.threads, args.device)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     if why_not := why_not_fused():
         print(f"torch.compile does not work here, so 'fused' is eager: {why_not}", file=sys.stderr)
-    results: dict[str, Any] = {}
-    if args.only and args.out.exists():
-        try:
-            results = json.loads(args.out.read_text(encoding="utf-8"))
-        except ValueError:
-            parser.error(f"--out {args.out}: this file is not one that this script has written; give another")
+    results = earlier(parser, args.out) if args.only else {}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     from lpt.summary import git_commit, hardware, versions  # Lightning's import is long
 

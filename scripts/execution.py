@@ -36,6 +36,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lpt
+from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import timed
 from lpt.bf16 import ExactProducts
 from lpt.heap import keep_freed_memory
@@ -231,21 +232,14 @@ def main() -> int:
     args = parser.parse_args()
     if min(args.batch, args.rounds, args.steps, args.threads) < 1 or args.size < 32:
         parser.error("--batch, --rounds, --steps and --threads are whole numbers from 1 upward, --size from 32")
-    if args.threads > (cores := os.cpu_count() or 1):
-        parser.error(f"--threads {args.threads}: this machine has {cores} cores; give no more")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no CUDA GPU here; use --device cpu")
+    check_machine(parser, args.threads, args.device)
     torch.set_num_threads(args.threads)
     if args.variant:
         print(json.dumps(one(args.variant, args)))
         return 0
     from lpt.summary import git_commit, hardware, versions  # Lightning's import is long
 
-    try:
-        kept = args.out.read_text(encoding="utf-8") if args.only and args.out.exists() else "{}"
-        found: dict[str, Any] = json.loads(kept)
-    except ValueError:
-        parser.error(f"--out {args.out}: this file is not one that this script has written; give another")
+    found = earlier(parser, args.out) if args.only else {}
     found |= {"hardware": hardware(), "versions": versions(), "commit": git_commit()}
     print("\n".join(f"{key}: {found[key]}" for key in ("hardware", "versions", "commit")))
     args.out.parent.mkdir(parents=True, exist_ok=True)

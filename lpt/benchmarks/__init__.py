@@ -1,5 +1,6 @@
 """What simulated low precision costs, measured: the parts of scripts/benchmark.py.
 
+arguments   checks of the command line, before any work
 measuring   works that take turns, their medians and ratios, and the table that is printed
 rounding    each rounding beside a copy, and other libraries at the same work
 training    the training step: ratios, curves over model and batch size, the profile

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .base import Format
+from .scaling import EXPONENT_BITS
 
 MAX_VALID_BITS = 16
 MAX_OCTAVES = 127  # octaves from 2**0 down to 2**-126, the smallest normal float32
@@ -52,7 +53,7 @@ class Octaves(Format):
         self.octaves = None if natural else self.valid_bits
         self.bits = 1 + (sum(2 ** (v - 1) for v in self.valid_bits)).bit_length()
         self._runs, floor = self._find_runs()
-        self._floor_bits = {t: int(torch.tensor(floor, dtype=t).view(i)) for t, (i, _) in _EXPONENT_BITS.items()}
+        self._floor_bits = {t: int(torch.tensor(floor, dtype=t).view(i)) for t, (i, _) in EXPONENT_BITS.items()}
         self._levels = self._list_levels()
         # c must stay finite, and the octaves must be normal numbers, or the work is done in double.
         largest_spacing = max(top_exponent - i + 1 - v for i, v in enumerate(self.valid_bits))
@@ -101,7 +102,7 @@ class Octaves(Format):
         The octave's 2**k is y with its sign and fraction bits cleared. Bits of positive numbers are in the numbers'
         order, and a maximum of integers is one instruction where one of floats, which must hand on nan, is four.
         """
-        integer, mask = _EXPONENT_BITS[y.dtype]
+        integer, mask = EXPONENT_BITS[y.dtype]
         octave = (y.view(integer) & mask).clamp_(min=self._floor_bits[y.dtype]).view(y.dtype)
         runs = [(upper, gain * 2.0 ** (1 - v)) for upper, v in self._runs]
         if len(runs) == 1:
@@ -140,7 +141,6 @@ class Octaves(Format):
 
 
 _ROUNDING_CONSTANT = {torch.float32: 1.5 * 2.0**23, torch.float64: 1.5 * 2.0**52}
-_EXPONENT_BITS = {torch.float32: (torch.int32, 0x7F800000), torch.float64: (torch.int64, 0x7FF << 52)}
 
 
 def _checked(name: str, valid_bits: Sequence[int], top_exponent: int) -> tuple[int, ...]:

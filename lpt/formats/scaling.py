@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 NO_SCALE = -127  # the scale of a tensor without a nonzero finite value
+EXPONENT_BITS = {torch.float32: (torch.int32, 0x7F800000), torch.float64: (torch.int64, 0x7FF << 52)}  # inf's, too
 
 
 def scale_of(x: Tensor, channel_dim: int | None = None, room: int = 0) -> Tensor:
@@ -39,7 +40,7 @@ def amax_of(x: Tensor, channel_dim: int | None = None) -> Tensor:
     if torch.compiler.is_compiling():
         # In one pass over memory bits are compared, which are in the order of the magnitudes: nan_to_num would not be
         # vectorized, and a maximum of floats, which must hand on nan, takes four instructions.
-        integer, infinity = (torch.int64, 0x7FF << 52) if x.dtype == torch.float64 else (torch.int32, 0x7F800000)
+        integer, infinity = EXPONENT_BITS[x.dtype]
         magnitude = x.view(integer) & (infinity | (infinity - 1))
         finite = torch.where(magnitude < infinity, magnitude, 0)
         return (finite.amax(dims, keepdim=True) if dims else finite).view(x.dtype)
