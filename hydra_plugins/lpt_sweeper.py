@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 
 from lpt.errors import SweepFailed
-from lpt.messages import readable
+from lpt.runs.messages import readable
 
 
 @dataclass

@@ -3,13 +3,18 @@
 flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
 weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
 ranking = lpt.search(model, batches, loss)
+
+A package is a floor, and imports go down only: `formats`; `weights`, `dataflow`, `indicators`, `execution`; `models`,
+`data`, `search`; `tasks`, `callbacks`, `report`; `runs`; `reproductions`, `benchmarks`. Open `formats/base.py` and
+`dataflow/flow.py` first.
 """
 
 import importlib
+import sys
 from typing import Any
 
-from . import formats, indicators, ops, weights
-from .flow import DataFlow, Flow, attach_
+from . import formats, indicators, weights
+from .dataflow import DataFlow, Flow, attach_, ops
 from .weights import QuantizedWeights, attach_weights_
 
 __version__ = "0.1.0"
@@ -27,9 +32,12 @@ __all__ = [
     "weights",
 ]
 
+sys.modules[f"{__name__}.ops"] = ops  # so that `from lpt.ops import Add` works, too
+# What is loaded when it is first asked for. The last two are names that configurations give as `_target_`.
+_LATER = {"models": "models", "search": "search", "loggers": "callbacks.loggers", "training": "runs.training"}
+
 
 def __getattr__(name: str) -> Any:
-    """`lpt.search` and `lpt.models` are of a higher layer: loaded when they are first asked for."""
-    if name in ("models", "search"):
-        return importlib.import_module(f".{name}", __name__)
+    if name in _LATER:
+        return importlib.import_module(f".{_LATER[name]}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,26 +16,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as train.py does
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import scripts  # noqa: F401  (how threads wait: before torch)
+
+# isort: split
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lpt.benchmarks import chart, rounding, starting, training
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import Rows, Work, measured, table
 from lpt.errors import UserError
+from lpt.execution.heap import keep_freed_memory
 from lpt.formats.fused import why_not_fused
-from lpt.heap import keep_freed_memory
 from lpt.models import ResNet
 
 RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] = {
@@ -86,7 +86,7 @@ def main() -> int:
         print(f"torch.compile does not work here, so 'fused' is eager: {why_not}", file=sys.stderr)
     results = earlier(parser, args.out) if args.only else {}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    from lpt.summary import git_commit, hardware, versions  # Lightning's import is long
+    from lpt.runs.summary import git_commit, hardware, versions  # Lightning's import is long
 
     results |= {"hardware": f"{processor()}, {hardware()}", "versions": versions(), "commit": git_commit()}
     results |= {"threads": args.threads, "rounds": args.rounds, "elements": args.elements, "device": args.device}

@@ -8,20 +8,24 @@ Exit code: 0 done, 2 a mistake in the command.
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
+
+import scripts  # noqa: F401  (how threads wait: before torch)
+
+# isort: split
+
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
-
 from lpt.errors import UserError
-from lpt.messages import readable
+from lpt.runs.messages import readable
 
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
-    from lpt.evaluation import evaluate
+    from lpt.runs.evaluation import evaluate
 
     try:
         metrics = evaluate(arguments[0], arguments[1:])

@@ -18,7 +18,6 @@ import argparse
 import ctypes
 import gc
 import json
-import os
 import re
 import resource
 import subprocess
@@ -27,20 +26,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as train.py does
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import scripts  # noqa: F401  (how threads wait: before torch)
+
+# isort: split
 
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import lpt
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import timed
-from lpt.bf16 import ExactProducts
-from lpt.heap import keep_freed_memory
-from lpt.packing import Packing
+from lpt.execution.bf16 import ExactProducts
+from lpt.execution.heap import keep_freed_memory
+from lpt.execution.packing import Packing
 
 STOCK, GIVEN_BACK = "stock torch", "stock torch, freed memory given back"
 VARIANTS = (STOCK, GIVEN_BACK, "memory=plain", "memory=packed")
@@ -237,7 +237,7 @@ def main() -> int:
     if args.variant:
         print(json.dumps(one(args.variant, args)))
         return 0
-    from lpt.summary import git_commit, hardware, versions  # Lightning's import is long
+    from lpt.runs.summary import git_commit, hardware, versions  # Lightning's import is long
 
     found = earlier(parser, args.out) if args.only else {}
     found |= {"hardware": hardware(), "versions": versions(), "commit": git_commit()}

@@ -14,21 +14,22 @@ What is finished already is not done again: a command that was stopped or killed
 Exit code: 0 done, 2 a mistake in the command, 1 a failure, 75 stopped and resumable.
 """
 
-import os
 import shlex
 import signal
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
+
+import scripts  # noqa: F401  (how threads wait: before torch)
+
+# isort: split
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lpt.errors import UserError
-from lpt.messages import readable
+from lpt.runs.messages import readable
 
 
 def main(arguments: list[str]) -> int:

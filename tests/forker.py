@@ -6,8 +6,8 @@ import sys
 
 import torch
 
-import lpt.experiment  # noqa: F401  (imported once, here, for all runs)
-from lpt.run import main
+import lpt.runs.experiment  # noqa: F401  (imported once, here, for all runs)
+from lpt.runs.run import main
 
 
 def child(argv: list[str], log: str) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lpt.ops import Add, MatMul
+from lpt.dataflow.ops import Add, MatMul
 
 
 class Block(nn.Module):

@@ -31,7 +31,7 @@ def train(folder: Path, *overrides: str) -> int:
 
 
 def main(*arguments: str) -> int:
-    from lpt.run import main as run
+    from lpt.runs.run import main as run
 
     before = sys.argv
     sys.argv = [str(ROOT / "train.py"), *arguments]

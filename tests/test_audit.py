@@ -7,10 +7,10 @@ from torch import nn
 
 import lpt
 from lpt import DataFlow
-from lpt.audit import Audit, on_dual_grid, on_grid
 from lpt.data import digit_scenes
+from lpt.dataflow.audit import Audit, on_dual_grid, on_grid
+from lpt.dataflow.ops import MatMul
 from lpt.models import ResNet, SSDLite, timm, torchvision
-from lpt.ops import MatMul
 from lpt.tasks.detection import Detection
 from lpt.tasks.schedules import constant
 

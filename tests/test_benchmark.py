@@ -9,7 +9,7 @@ import pytest
 
 from lpt.benchmarks import chart, training
 from lpt.benchmarks.measuring import Work, measured, table
-from lpt.quantizer import Quantizer
+from lpt.dataflow.quantizer import Quantizer
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,12 +12,12 @@ from spies import Watch
 from torch import nn
 
 from lpt.callbacks.angles import alike, shares, untouched, weight_gradients
+from lpt.callbacks.loggers import MetricsCSV, column, read_metrics
 from lpt.callbacks.quantization import Quantization
-from lpt.flow import DataFlow
+from lpt.dataflow import DataFlow
 from lpt.indicators import flip_frequency
-from lpt.loggers import MetricsCSV, column, read_metrics
 from lpt.models import ResNet
-from lpt.summary import figures
+from lpt.runs.summary import figures
 from lpt.tasks import schedules
 from lpt.weights import QuantizedWeights
 

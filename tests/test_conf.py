@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from running import ROOT, main
 
-from lpt.build import build, maker
 from lpt.callbacks.quantization import Quantization
 from lpt.errors import UserError
-from lpt.experiment import make_quantization
 from lpt.models import ResNet
+from lpt.runs.build import build, maker
+from lpt.runs.experiment import make_quantization
 
 CONF = ROOT / "conf"
 # Those of scripts/reproduce.py are no groups of train.py's; tests/test_reproduce.py composes what they describe.

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lpt.data import digit_scenes, digits, voc
 from lpt.data.detection import PADDING
+from lpt.dataflow.ops import Add
 from lpt.errors import UserError
 from lpt.models import ResNet, SSDLite
-from lpt.ops import Add
 from lpt.tasks.classification import Classification
 from lpt.tasks.detection import BACKGROUND, IGNORED, Detection, hardest, map50
 from lpt.tasks.schedules import constant

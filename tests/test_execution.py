@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18 as stock_resnet18
 
 import lpt
-from lpt.bf16 import ExactProducts
+from lpt.execution.bf16 import ExactProducts
+from lpt.execution.packing import Packing
 from lpt.models import LSTMLanguageModel, ResNet, Transformer, torchvision
-from lpt.packing import Packing
 
 ROOT = Path(__file__).resolve().parents[1]
 CUBES = lpt.formats.Table("cubes", [i**3 / 1e3 for i in range(-100, 101)])

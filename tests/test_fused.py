@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import lpt
-import lpt.quantizer
+import lpt.dataflow.quantizer
+from lpt.dataflow.quantizer import Mode, Quantizer
 from lpt.formats.fused import fused
 from lpt.models import ResNet
-from lpt.quantizer import Mode, Quantizer
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 
@@ -80,7 +80,8 @@ def test_rows_give_the_bits_of_flat_memory(monkeypatch: pytest.MonkeyPatch) -> N
         for quantizer in (plain, once):
             quantizer.scale.fill_(2)
             quantizer.started = True
-        monkeypatch.setattr(lpt.quantizer, "_rows", lambda t: t.as_strided((t.numel() // 1024, 1024), (1024, 1)))
+        rows = lambda t: t.as_strided((t.numel() // 1024, 1024), (1024, 1))  # noqa: E731
+        monkeypatch.setattr(lpt.dataflow.quantizer, "_rows", rows)
         for part in (x, x[:3], x[5:]):
             assert torch.equal(plain(part, True).nan_to_num(77), once(part, True).nan_to_num(77))
         assert plain.seen == once.seen == 100

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lpt import models
+from lpt.dataflow.ops import Add, Function, MatMul, Mul, ScaledDotProduct
 from lpt.errors import UserError
 from lpt.models import ResNet, visible
 from lpt.models.operations import KEEPS_VALUES
-from lpt.ops import Add, Function, MatMul, Mul, ScaledDotProduct
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "model"
 

@@ -23,7 +23,6 @@ from scipy import stats
 
 from lpt.callbacks.width import Width
 from lpt.errors import UserError
-from lpt.folder import RunFolder
 from lpt.report import tables
 from lpt.report.runs import read
 from lpt.report.sections import Table
@@ -31,6 +30,7 @@ from lpt.report.tables import Row, difference, mean_sd
 from lpt.reproductions.command import Asked
 from lpt.reproductions.makers import _late, fitted, where
 from lpt.reproductions.plan import Plan, known, sizes_of
+from lpt.runs.folder import RunFolder
 
 reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
 PLACES = dict.fromkeys(("cifar10", "imagenet", "ptb", "multi30k", "iwslt14", "voc", "images"), "DIR")

@@ -13,10 +13,10 @@ from networks import convolutional, images
 from torch import Tensor, nn
 
 import lpt
+from lpt.dataflow.ops import Add, Function, Mul
 from lpt.models import LSTMLanguageModel, Transformer
-from lpt.ops import Add, Function, Mul
-from lpt.parameters import quantizable
 from lpt.search import Probe
+from lpt.weights.parameters import quantizable
 
 LISTS = {
     "fp134": [5] * 7 + [4, 3, 2, 1], "fp143": [4] * 15 + [3, 2, 1], "fp152": [3] * 31 + [2, 1],

@@ -14,9 +14,9 @@ from running import TINY
 from scipy import stats
 
 from lpt.reproductions import correlation
-from lpt.run import main
+from lpt.runs.run import main
+from lpt.runs.searching import rank
 from lpt.search import Probe
-from lpt.searching import rank
 
 SMALL = (*TINY, "indicators=none", "batches=6", "formats=[fp134,fp143,fp152,int8,int6,posit8_0]", "top=2", "layers=1")
 

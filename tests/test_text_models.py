@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import lpt
-from lpt.audit import Audit
+from lpt.dataflow.audit import Audit
 from lpt.errors import UserError
 from lpt.models import LSTMLanguageModel, Transformer
 from lpt.models.lstm import LSTM, State
 from lpt.models.transformer import sinusoids
-from lpt.parameters import quantizable
+from lpt.weights.parameters import quantizable
 
 
 def same(ours: nn.Module, theirs: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What simulated low precision costs, measured: the parts of scripts/benchmark.py.
+"""What simulated low precision costs, measured: the parts of scripts/benchmark.py. Open `measuring` first.
 
 arguments   checks of the command line, before any work
 measuring   works that take turns, their medians and ratios, and the table that is printed

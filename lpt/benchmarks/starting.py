@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-IMPORTS = ("torch", "lpt", "lpt.run")
+IMPORTS = ("torch", "lpt", "lpt.runs.run")
 MODES = ("eager", "compile=rounding", "compile=true")
 
 # Prints the seconds that a step is built and run for the first times, beyond what these steps take later.
@@ -19,7 +19,7 @@ FIRST_STEPS = """
 import sys, time
 import torch
 from lpt.benchmarks.training import Step
-from lpt.heap import keep_freed_memory
+from lpt.execution.heap import keep_freed_memory
 torch.set_num_threads(int(sys.argv[2]))
 keep_freed_memory()
 start = time.perf_counter()

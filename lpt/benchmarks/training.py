@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .. import DataFlow, attach_, attach_weights_
-from ..bf16 import ExactProducts
+from ..dataflow.quantizer import Quantizer
+from ..execution.bf16 import ExactProducts
 from ..indicators import angle
 from ..models import ResNet, torchvision
-from ..quantizer import Quantizer
 from ..weights import QuantizedWeights
 from .measuring import Work, quartiles
 

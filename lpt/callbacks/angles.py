@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..indicators import angle
-from ..parameters import quantizable
+from ..weights.parameters import quantizable
 from .quantization import Quantization
 from .step import StepCallback, log
 

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ..loggers import MetricsCSV
+from .loggers import MetricsCSV
 from .step import StepCallback, every_rank, log, own_rank
 
 

@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from ..bf16 import ExactProducts
-from ..flow import DataFlow, Flow, attach_
+from ..dataflow import DataFlow, Flow, attach_
+from ..execution.bf16 import ExactProducts
+from ..execution.packing import Packing
 from ..formats.fused import why_not_fused
-from ..packing import Packing
 from ..weights import QuantizedWeights
 from .step import every_rank, own_rank
 
@@ -27,8 +27,8 @@ class Quantization(pl.Callback):
         weights: model -> its quantized weights.
         compile: False; "rounding", to compile the rounding alone; True, to compile the model as well, once every
             tracked scale has started: with the second step, as a rule.
-        packed: keep codes for the backward pass (`lpt/packing.py`).
-        bf16: the Trainer's precision is bf16-mixed (`lpt/bf16.py`).
+        packed: keep codes for the backward pass (`lpt/execution/packing.py`).
+        bf16: the Trainer's precision is bf16-mixed (`lpt/execution/bf16.py`).
 
     The order within one optimizer step: backward (A, E), accumulation and all-reduce, G rounded, masters put in,
     gradients clipped, optimizer's step on the masters, new masters rounded into the parameters.

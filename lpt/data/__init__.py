@@ -1,7 +1,8 @@
-"""Data sets, and the batches that are made of them.
+"""Data sets, and the batches that are made of them. Open `base` first: what every set offers.
 
 Each function returns an `ImageData`, `DetectionData`, `TextData` or `PairData`; `Batches` iterates over one of its
-splits. Nothing slow is imported before a data set that needs it is built.
+splits. `images`, `detection`, `text` and `parallel` are the four kinds, `loader` makes batches; a set has a file of its
+own. Nothing slow is imported before a data set that needs it is built.
 """
 
 from .base import ImageData, Split

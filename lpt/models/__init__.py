@@ -1,7 +1,8 @@
 """Models: ResNets, an LSTM, a Transformer and a detector of our own, and any classifier of timm or torchvision.
 
-They are plain modules in which everything that makes new values is a module, so that hooks can quantize it. timm and
-torchvision are imported when one of theirs is asked for.
+They are plain modules in which everything that makes new values is a module, so that hooks can quantize it. Open
+`resnet` first; `visible` does the same for other people's models, by `tracing`. timm and torchvision are imported when
+one of theirs is asked for (`external`).
 """
 
 from .external import timm, torchvision

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..dataflow.ops import Add, Function, Mul
 from ..errors import UserError
-from ..ops import Add, Function, Mul
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ..ops import Add, MatMul, Mul
+from ..dataflow.ops import Add, MatMul, Mul
 
 # What these return is a number, or a fact about a tensor, and none of its values.
 FACTS = {

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ..dataflow.ops import Add
 from ..errors import UserError
-from ..ops import Add
 
 
 class BasicBlock(nn.Module):

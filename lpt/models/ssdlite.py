@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..dataflow.ops import Add
 from ..errors import UserError
-from ..ops import Add
 
 ASPECT_RATIOS = (2, 3)  # of the default boxes, beside 1: Liu et al. 2016, section 2.2
 EXTRAS = (512, 256, 256, 128)  # channels of the layers behind the backbone, at width 1

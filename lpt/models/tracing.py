@@ -13,7 +13,7 @@ from torch.fx.node import Target
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from ..ops import Function, ScaledDotProduct
+from ..dataflow.ops import Function, ScaledDotProduct
 from .operations import (
     ATTENTION_ARGUMENTS,
     DROPOUTS,

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..dataflow.ops import Add, Function, ScaledDotProduct
 from ..errors import UserError
-from ..ops import Add, Function, ScaledDotProduct
 
 Cache = dict[str, Tensor]  # the keys and values that an attention has computed before
 

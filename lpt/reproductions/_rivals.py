@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..flow import DataFlow, attach_
+from ..dataflow import DataFlow, attach_
+from ..dataflow.quantizer import Mode, Quantizer
 from ..formats import Format
-from ..quantizer import Mode, Quantizer
 
 NAMES = ("mse/activation", "mse/error", "snr/activation", "snr/error", "snr/both")
 

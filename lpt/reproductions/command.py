@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
-from ..messages import CONF
 from ..report import page, sections
 from ..report.runs import read
+from ..runs.messages import CONF
 from .launch import AT_A_TIME, LOCAL, check, launch, work
 from .plan import SIZES, Plan, Run, known, sizes_of
 from .writing import report_failures, write

@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from .. import formats as formats_
-from .. import saved
-from ..build import build
-from ..experiment import make_task
 from ..report.figure import Axis, Figure, Series
 from ..report.sections import Table
 from ..report.tables import Row
+from ..runs import saved
+from ..runs.build import build
+from ..runs.experiment import make_task
+from ..runs.searching import take
 from ..search import Journal, search
-from ..searching import take
 from ._rivals import NAMES as RIVALS
 from ._rivals import rivals
 from .makers import Made, rows_of

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..messages import CONF
+from ..runs.messages import CONF
 from .plan import Run
 
 LOCAL = "local"
@@ -143,8 +143,8 @@ def _end_with(sentinel: int) -> None:
 
 def work(program: str, overrides: Sequence[str]) -> int:
     """`python train.py OVERRIDES resume=true`, or the search's command, in this process; returns the exit code."""
-    from ..run import main
-    from ..searching import rank
+    from ..runs.run import main
+    from ..runs.searching import rank
 
     command = "train.py" if program == "config" else "scripts/search_formats.py"
     before, sys.argv = sys.argv, [command, *overrides, "resume=true"]

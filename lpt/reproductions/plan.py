@@ -20,9 +20,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from ..errors import UserError
-from ..experiment import names
-from ..folder import run_name
-from ..messages import CONF
+from ..runs.experiment import names
+from ..runs.folder import run_name
+from ..runs.messages import CONF
 
 SIZES = ("smoke", "cpu", "small", "paper")
 QUIET = ("progress=false", "logger.mode=disabled")

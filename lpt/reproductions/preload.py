@@ -3,5 +3,5 @@
 import timm  # noqa: F401
 import torchvision.models  # noqa: F401
 
-import lpt.experiment
-import lpt.searching  # noqa: F401
+import lpt.runs.experiment
+import lpt.runs.searching  # noqa: F401

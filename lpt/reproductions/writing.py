@@ -11,11 +11,11 @@ from typing import Any
 
 from hydra.utils import get_method
 
-from .. import summary
-from ..folder import replace
 from ..report import tables
 from ..report.figure import draw
 from ..report.runs import Result, differing, read
+from ..runs import summary
+from ..runs.folder import replace
 from .plan import Plan, Run
 
 RESULT = "result.json"

@@ -3,7 +3,8 @@
     ranking = lpt.search(model, batches, loss)      # this package is also the function
     print(ranking)
 
-`probe` measures one batch, `race` decides which formats to go on with, `cost` models the hardware.
+Open `engine` first: a search. `probe` measures one batch (`operands` what its products multiply), `race` decides which
+formats to go on with, `journal` keeps what was measured, `ranking` is the result, `cost` models the hardware.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """How far a format turns the weight gradient of one mini-batch: the paper's two indicators, without training.
 
-A activations, E errors (dL/dA), G weight gradients, as in `lpt/flow.py`; the same Edges at the same places. The
+A activations, E errors (dL/dA), G weight gradients, as in `lpt/dataflow`; the same Edges at the same places. The
 forward pass in full precision is run once a batch and shared by all formats:
 
     error       E rounded at every Edge on one more way back through the same graph
@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..edge import HIDES_PRODUCTS
-from ..flow import PRODUCTS, DataFlow, attach_
+from ..dataflow import DataFlow, attach_
+from ..dataflow.edge import HIDES_PRODUCTS, PRODUCTS
+from ..dataflow.quantizer import Mode, Quantizer
 from ..formats import Format
 from ..indicators import angle
-from ..parameters import quantizable
-from ..quantizer import Mode, Quantizer
+from ..weights.parameters import quantizable
 from .operands import Use, is_linear, rows_of, weight_gradient
 
 ORTHOGONAL = 90.0  # the angle of a gradient that a format has turned to nothing: no longer a direction of descent

@@ -66,7 +66,7 @@ class Task(pl.LightningModule):
         self.make_optimizer, self.make_schedule = optimizer, scheduler
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed
-        self.total_steps = 0  # optimizer steps of the whole run; lpt.run fills it in
+        self.total_steps = 0  # optimizer steps of the whole run; lpt.runs fills it in
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of a batch (0-dim) and further means over its examples."""

@@ -1,4 +1,8 @@
-"""Network quantization W: weights on a grid, their masters beside them (the paper's section 4)."""
+"""Network quantization W: weights on a grid, their masters beside them (the paper's section 4).
+
+Open `rules` first: nearest, stochastic and hysteresis as functions. `masters` keeps a model's weights quantized while
+an optimizer trains it, `parameters` says which weights those are.
+"""
 
 from .masters import QuantizedWeights, attach_weights_
 from .rules import Hysteresis, Nearest, Scheme, Stochastic, hysteresis, nearest, scheme

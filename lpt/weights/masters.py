@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from .. import formats
 from ..formats.fused import fused as compiled
 from ..formats.scaling import NO_SCALE
-from ..parameters import channel_dim, quantizable
 from . import rules
+from .parameters import channel_dim, quantizable
 from .rules import FormatSpec, Scheme
 
 _ATTACHED = "_lpt_weights"
@@ -35,7 +35,7 @@ class QuantizedWeights:
     instead of the last if the step raised. `attach_weights_` does this by hooks on the optimizer.
 
     Args:
-        model: its weights (`lpt.parameters.quantizable`) become quantized now, to nearest.
+        model: its weights (`lpt.weights.parameters.quantizable`) become quantized now, to nearest.
         scheme, format, width: as for `lpt.weights.scheme`. "fp32" quantizes nothing.
         scaling: "current", the scale of the master's largest magnitude at each step, or "tracked", which moves
             towards it by at most one a step.

@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from .errors import UserError
+from ..errors import UserError
 
 
 @contextmanager

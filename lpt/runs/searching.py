@@ -15,16 +15,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils import _pytree as pytree
 
+from ..report.ranking import LABELLED, draw
+from ..search import Journal, Ranking, search
+from ..search.engine import check, resolve
+from ..tasks.task import Task
 from . import saved, summary
 from .build import build, flag, told, whole
 from .evaluation import stored
 from .experiment import Experiment, make_task, quiet
 from .folder import RunFolder, replace, run_name
-from .report.ranking import LABELLED, draw
 from .run import train
-from .search import Journal, Ranking, search
-from .search.engine import check, resolve
-from .tasks.task import Task
 from .training import Training
 
 # The keys of conf/search.yaml that a training does not have.

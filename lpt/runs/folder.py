@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from ..errors import UserError
 
 # What may differ between two commands that mean the same run.
 NOT_THE_RUN = ("resume", "logger", "progress", "paths")

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..callbacks.checkpoints import Checkpoints, Stopped, seed_everything
+from ..callbacks.loggers import MetricsCSV
+from ..callbacks.metrics import Diverged, Metrics
+from ..callbacks.progress import Progress
+from ..callbacks.quantization import Quantization
+from ..data.base import ImageData
+from ..errors import UserError
+from ..tasks.task import Task
 from . import saved, summary
 from .build import build, flag, maker, numbers, told, whole
-from .callbacks.checkpoints import Checkpoints, Stopped, seed_everything
-from .callbacks.metrics import Diverged, Metrics
-from .callbacks.progress import Progress
-from .callbacks.quantization import Quantization
-from .data.base import ImageData
-from .errors import UserError
 from .folder import RunFolder, replace, run_name
-from .loggers import MetricsCSV
 from .messages import missing
-from .tasks.task import Task
 from .training import Training
 
 

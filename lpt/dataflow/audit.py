@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from . import formats
+from .. import formats
+from ..formats import Format
+from ..formats.scaling import scale_of
+from ..weights import QuantizedWeights
+from ..weights.parameters import quantizable
 from .flow import Flow
-from .formats import Format
-from .formats.scaling import scale_of
-from .parameters import quantizable
-from .weights import QuantizedWeights
 
 _aten = torch.ops.aten
 # Positions of the operands of each product; the rest are biases and options.

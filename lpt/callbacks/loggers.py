@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from .errors import UserError
+from ..errors import UserError
 
 FIRST, LAST = ("step", "epoch"), ("seconds",)
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .flow import INPUT, PRODUCTS, Flow
-from .formats import Format
+from ..dataflow.edge import PRODUCTS
+from ..dataflow.flow import INPUT, Flow
+from ..formats import Format
 
 
 class ExactProducts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from ..errors import UserError
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}  # our names -> the Trainer's
 MEANING = "32 (everything in float32) or bf16 (products in bfloat16, everything else in float32)"
@@ -27,7 +27,7 @@ class Training:
         accelerator: auto (a CUDA GPU if there is one), cpu or cuda.
         devices: processes, one a device.
         strategy: auto, or ddp for several devices.
-        precision: 32, or bf16: products in bfloat16 (`lpt/bf16.py`). The key `precision` of a run.
+        precision: 32, or bf16: products in bfloat16 (`lpt/execution/bf16.py`). The key `precision` of a run.
         deterministic: refuse operations on a GPU that are not reproducible (on the CPU all are).
         log_every: optimizer steps a logging window.
         checkpoint_every: optimizer steps between checkpoints inside an epoch; 0 saves after each epoch only.

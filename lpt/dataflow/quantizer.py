@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .formats import Format
-from .formats.fused import fused
-from .formats.scaling import NO_SCALE, amax_of, exponent_of
+from ..formats import Format
+from ..formats.fused import fused
+from ..formats.scaling import NO_SCALE, amax_of, exponent_of
 
 ROW = 1024  # elements that a block of a GPU's threads rounds at once
 _CPU = torch.device("cpu")

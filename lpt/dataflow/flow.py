@@ -8,100 +8,24 @@ G is rounded on `p.grad`, in `Flow.step`.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import formats
-from .edge import Edge, InputEdge, why_no_edge
-from .formats import Format
-from .parameters import quantizable
+from ..weights.parameters import quantizable
+from .edge import PRODUCTS, Edge, InputEdge, why_no_edge
 from .quantizer import Mode, Quantizer, move_scales
-
-PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from .spec import DataFlow
 
 INPUT = "(input)"
-FormatSpec = str | Sequence[int] | Format
-
-
-@dataclass(frozen=True)
-class DataFlow:
-    """Which formats A, E and G have, and how their scales and rounding work.
-
-    Args:
-        activation, error, gradient: formats, as `lpt.formats.get` takes them; "fp32" leaves a kind alone.
-        scaling: "tracked", a scale that moves by at most one a step, or "current", from each tensor's maximum.
-        rounding: "nearest" or "stochastic", for E and G (A is always rounded to nearest).
-        room_activation, room_error, room_gradient: octaves of headroom above the largest value.
-        input, last_error: "dual" (the sum of two values of the format), "single", or "fp32" for the network's
-            input and for the error of its last product.
-        last: glob of the names of the last products, whose output is not quantized; by default those that the model
-            names as its `last_products`, or else the last linear or convolution in the model's order.
-        rules: mappings with a `pattern` (a glob of module names) and any of activation, error, gradient: what
-            matches gets these formats instead; later rules win.
-        seed: of stochastic rounding.
-
-    Raises:
-        ValueError: an unknown format, choice or key.
-    """
-
-    activation: FormatSpec = "fp134"
-    error: FormatSpec = "fp134"
-    gradient: FormatSpec = "fp134"
-    scaling: str = "tracked"
-    rounding: str = "nearest"
-    room_activation: int = 1
-    room_error: int = 1
-    room_gradient: int = 2
-    input: str = "dual"
-    last_error: str = "dual"
-    last: str | None = None
-    rules: Sequence[Mapping[str, Any]] = ()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for kind in ("activation", "error", "gradient"):
-            formats.get(getattr(self, kind))
-        _choice("scaling", self.scaling, "tracked", "current")
-        _choice("rounding", self.rounding, "nearest", "stochastic")
-        _choice("input", self.input, "dual", "single", "fp32")
-        _choice("last_error", self.last_error, "dual", "single", "fp32")
-        for room in ("room_activation", "room_error", "room_gradient"):
-            if not isinstance(getattr(self, room), int) or getattr(self, room) < 0:
-                raise ValueError(f"{room}={getattr(self, room)!r}: give octaves of headroom, 0 or more")
-        if isinstance(self.rules, str) or not isinstance(self.rules, Sequence):
-            raise ValueError(f"rules={self.rules!r} is not a list of rules")
-        for rule in self.rules:
-            if not isinstance(rule, Mapping):
-                raise ValueError(f"the rule {rule!r} is not a mapping: write {{pattern: 'layer4.*', error: fp152}}")
-            if "pattern" not in rule or set(rule) - {"pattern", "activation", "error", "gradient"}:
-                raise ValueError(
-                    f"a rule has a pattern and any of activation, error, gradient; got {dict(rule)}: "
-                    "write for example {pattern: 'layer4.*', error: fp152}"
-                )
-            for kind in set(rule) - {"pattern"}:
-                formats.get(rule[kind])
-
-    def format_of(self, kind: str, name: str) -> Format:
-        """The format of `kind` ("activation", "error", "gradient") at the module called `name`."""
-        spec = getattr(self, kind)
-        for rule in self.rules:
-            if kind in rule and fnmatch.fnmatchcase(name, rule["pattern"]):
-                spec = rule[kind]
-        return formats.get(spec)
-
-
-def _choice(key: str, got: str, *valid: str) -> None:
-    if got not in valid:
-        raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}")
+HANDLE = "_lpt_flow"  # where a model keeps its handle
 
 
 class Flow:
-    """The handle that `attach_` returns."""
+    """The hooks on one model, their scales, and what a training loop calls; made by `attach_`."""
 
     def __init__(self, model: nn.Module, flow: DataFlow) -> None:
         self.model = model
@@ -167,8 +91,8 @@ class Flow:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        if _HANDLE in self.model.__dict__:
-            del self.model.__dict__[_HANDLE]
+        if HANDLE in self.model.__dict__:
+            del self.model.__dict__[HANDLE]
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -191,17 +115,6 @@ class Flow:
             )
         for name, part in own.items():
             part.load_state_dict(state[name])
-
-    def report(self, example: Any = None) -> Any:
-        """What each module got, what was left out and why; its `str` is a table.
-
-        Args:
-            example: an input (or tuple of inputs) of the model. With it the forward pass is run once and the
-                share of multiply-accumulates that work on quantized operands is measured.
-        """
-        from .coverage import Report  # the audit costs an import that training does not need
-
-        return Report(self, example)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -293,30 +206,6 @@ class Flow:
         finally:
             for key, value in before.items():
                 setattr(self.mode, key, value)
-
-
-_HANDLE = "_lpt_flow"
-
-
-def attach_(model: nn.Module, flow: DataFlow | None = None) -> Flow:
-    """Quantize the data flow of `model`, in place, by hooks; parameters, names and the state dict stay as they are.
-
-    Args:
-        model: any nn.Module, before it is wrapped for distribution or compilation.
-        flow: formats and scales; FP134 for A, E and G if not given.
-
-    Raises:
-        ValueError: no module; one that has Edges already; a rule or `last` that matches nothing.
-    """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"attach_ takes an nn.Module, got a {type(model).__name__}")
-    if flow is not None and not isinstance(flow, DataFlow):
-        raise ValueError(f"attach_ takes a DataFlow, got {flow!r}: write lpt.DataFlow(activation=..., error=..., ...)")
-    if _HANDLE in model.__dict__:
-        raise ValueError("this model's data flow is quantized already; call remove() on its handle first")
-    handle = Flow(model, flow or DataFlow())
-    model.__dict__[_HANDLE] = handle
-    return handle
 
 
 def _rank() -> int:

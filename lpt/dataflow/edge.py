@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from .quantizer import Mode, Quantizer
 
+# Modules whose output is a product of their input and their weight.
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Modules that return values of their input and so stay on its grid. Everything else that computes gets an Edge.
 KEEPS_GRID = (
     nn.Identity, nn.ReLU, nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d,

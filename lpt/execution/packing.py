@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from ..dataflow import Flow
+from ..dataflow.edge import KEEPS_GRID
+from ..formats import Format
+from ..formats.fused import fused
+from ..formats.scaling import times_power_of_two
 from .bf16 import fits
-from .edge import KEEPS_GRID
-from .flow import Flow
-from .formats import Format
-from .formats.fused import fused
-from .formats.scaling import times_power_of_two
 
 PIECE = 1 << 15  # elements; no more, since torch would wake its threads for each piece
 

@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from .errors import SweepFailed, UserError
-from .heap import keep_freed_memory
+from ..errors import SweepFailed, UserError
+from ..execution.heap import keep_freed_memory
 from .messages import CONF, readable, top_level
 
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
@@ -58,8 +58,8 @@ def main(config: str = "config", work: Work | None = None) -> int:
 
 def job(cfg: DictConfig, work: Work) -> int:
     """One run, alone or within a sweep; returns its exit code. Errors are told here, so that a sweep can go on."""
-    from .callbacks.checkpoints import Stopped
-    from .callbacks.metrics import Diverged
+    from ..callbacks.checkpoints import Stopped
+    from ..callbacks.metrics import Diverged
 
     def stop(*_: Any) -> None:
         raise Stopped

@@ -10,14 +10,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from ..callbacks.checkpoints import seed_everything
+from ..dataflow import Flow, attach_
+from ..errors import UserError
+from ..tasks.task import Task
 from . import saved
 from .build import build, told, whole
-from .callbacks.checkpoints import seed_everything
-from .errors import UserError
 from .experiment import make_quantization, make_task, quiet
-from .flow import Flow, attach_
 from .messages import CONF
-from .tasks.task import Task
 
 CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
 GROUPS = ("format", "weights")

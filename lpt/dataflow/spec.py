@@ -1,0 +1,85 @@
+"""What a data flow is asked to be: formats of A, E and G, and how their scales and rounding work."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import formats
+from ..formats import Format
+
+FormatSpec = str | Sequence[int] | Format
+
+
+@dataclass(frozen=True)
+class DataFlow:
+    """Which formats A, E and G have, and how their scales and rounding work.
+
+    Args:
+        activation, error, gradient: formats, as `lpt.formats.get` takes them; "fp32" leaves a kind alone.
+        scaling: "tracked", a scale that moves by at most one a step, or "current", from each tensor's maximum.
+        rounding: "nearest" or "stochastic", for E and G (A is always rounded to nearest).
+        room_activation, room_error, room_gradient: octaves of headroom above the largest value.
+        input, last_error: "dual" (the sum of two values of the format), "single", or "fp32" for the network's
+            input and for the error of its last product.
+        last: glob of the names of the last products, whose output is not quantized; by default those that the model
+            names as its `last_products`, or else the last linear or convolution in the model's order.
+        rules: mappings with a `pattern` (a glob of module names) and any of activation, error, gradient: what
+            matches gets these formats instead; later rules win.
+        seed: of stochastic rounding.
+
+    Raises:
+        ValueError: an unknown format, choice or key.
+    """
+
+    activation: FormatSpec = "fp134"
+    error: FormatSpec = "fp134"
+    gradient: FormatSpec = "fp134"
+    scaling: str = "tracked"
+    rounding: str = "nearest"
+    room_activation: int = 1
+    room_error: int = 1
+    room_gradient: int = 2
+    input: str = "dual"
+    last_error: str = "dual"
+    last: str | None = None
+    rules: Sequence[Mapping[str, Any]] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind in ("activation", "error", "gradient"):
+            formats.get(getattr(self, kind))
+        _choice("scaling", self.scaling, "tracked", "current")
+        _choice("rounding", self.rounding, "nearest", "stochastic")
+        _choice("input", self.input, "dual", "single", "fp32")
+        _choice("last_error", self.last_error, "dual", "single", "fp32")
+        for room in ("room_activation", "room_error", "room_gradient"):
+            if not isinstance(getattr(self, room), int) or getattr(self, room) < 0:
+                raise ValueError(f"{room}={getattr(self, room)!r}: give octaves of headroom, 0 or more")
+        if isinstance(self.rules, str) or not isinstance(self.rules, Sequence):
+            raise ValueError(f"rules={self.rules!r} is not a list of rules")
+        for rule in self.rules:
+            if not isinstance(rule, Mapping):
+                raise ValueError(f"the rule {rule!r} is not a mapping: write {{pattern: 'layer4.*', error: fp152}}")
+            if "pattern" not in rule or set(rule) - {"pattern", "activation", "error", "gradient"}:
+                raise ValueError(
+                    f"a rule has a pattern and any of activation, error, gradient; got {dict(rule)}: "
+                    "write for example {pattern: 'layer4.*', error: fp152}"
+                )
+            for kind in set(rule) - {"pattern"}:
+                formats.get(rule[kind])
+
+    def format_of(self, kind: str, name: str) -> Format:
+        """The format of `kind` ("activation", "error", "gradient") at the module called `name`."""
+        spec = getattr(self, kind)
+        for rule in self.rules:
+            if kind in rule and fnmatch.fnmatchcase(name, rule["pattern"]):
+                spec = rule[kind]
+        return formats.get(spec)
+
+
+def _choice(key: str, got: str, *valid: str) -> None:
+    if got not in valid:
+        raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}")
