@@ -356,7 +356,7 @@ HEAP = """
 import resource, sys
 from pathlib import Path
 import torch
-from lpt.heap import keep_freed_memory
+from lpt.execution.heap import keep_freed_memory
 if not keep_freed_memory(sys.argv[1] == "keep"): sys.exit(9)
 def held(): return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 before = held()

@@ -259,10 +259,10 @@ def test_formats_with_a_scale_of_their_own_are_used_as_they_are():
     assert x.grad.tolist() == [7.9375, 0.0]  # saturated; below half of 1/16
 
 
-def test_posits_have_their_top_octave_where_the_data_has_its_own():
+def test_posits_have_their_octave_of_best_resolution_where_the_data_has_its_top():
     model, _ = edge(activation="posit8_1", scaling="current", room_activation=0)
     x = torch.tensor([3.0, 0.75])
-    scale = 1 - 12  # 3 is in octave 1, posit8_1's largest value in octave 12
+    scale = 1  # 3 is in octave 1, and posits have the most fraction bits around 1
     assert torch.equal(model(x), lpt.formats.get("posit8_1").round(x, scale))
 
 
@@ -332,3 +332,23 @@ def test_compiled_equals_eager_bit_for_bit_in_eval(build):
     names = ["output", *(n for n, _ in model.named_parameters())]
     differ = [n for n, a, b in zip(names, *results, strict=True) if not torch.equal(a, b)]
     assert all("bn" in n or n.startswith("1.") for n in differ)  # their reductions sum in another order
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("scaling", ["current", "tracked"])
+@pytest.mark.parametrize(("rule", "top"), [("floor", 1.0), ("rounded", 2.0), ("ceil", 2.0), ("rceil", 2.0)])
+def test_the_scale_rule_decides_where_a_largest_value_goes(rule, top, scaling, fused):
+    model, handle = edge(
+        activation="log4", error="log4", scaling=scaling, scale_rule=rule, room_activation=0, room_error=0
+    )
+    handle.mode.fused = fused
+    x = torch.tensor([1.6, 0.3], requires_grad=True)
+    for _ in range(3):  # a tracked scale that started stays
+        x.grad = None
+        y = model(x)
+        y.backward(torch.tensor([1.6, 0.3]))
+        handle.step()
+        assert y.tolist() == x.grad.tolist() == [top, 0.25]
+    y = model(torch.tensor([3.2, 0.3]))  # saturates, and then the scale has moved by one octave, or not yet
+    handle.step()
+    assert model(torch.tensor([3.2, 0.3]))[0].item() == 2 * top

@@ -141,16 +141,19 @@ def one_step(model, opt, step):
     opt.step()
 
 
+@pytest.mark.parametrize("rule", [{}, {"scale_rule": "floor"}])
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
 @pytest.mark.parametrize("spec", ["log4_hyst", "int8", "fp134_sr"])
-def test_parameters_hold_the_scheme_of_master_and_previous(spec, optimizer):
-    model, opt, weights = trained(spec, optimizer, steps=2)
+def test_parameters_hold_the_scheme_of_master_and_previous(spec, optimizer, rule):
+    model, opt, weights = trained(spec, optimizer, steps=2, **rule)
     previous = {n: p.detach().clone() for n, p in weights.params.items()}
     one_step(model, opt, 2)
     for name, p in weights.params.items():
         master, scale = weights.masters[name], weights.scales[name]
         dims = (1, 2, 3) if master.ndim == 4 else (0, 1)
-        assert torch.equal(scale, torch.frexp(master.abs().amax(dims, keepdim=True))[1].int() - 1)
+        significand, exponent = torch.frexp(master.abs().amax(dims, keepdim=True))
+        turn = 2 - 2.0 ** -weights.scheme.format.octaves[0]  # from here up it would be rounded to the next octave
+        assert torch.equal(scale, exponent.int() - 1 + ((2 * significand >= turn) & (not rule)))
         low, high = (getattr(weights.scheme.format, side)(master, scale) for side in ("floor", "ceil"))
         assert bool(((p == low) | (p == high)).all())
         if spec == "log4_hyst":

@@ -163,7 +163,8 @@ def on_grid(x: Tensor, format: Format) -> bool:
     if x.numel() == 0:
         return True
     scale = scale_of(x)
-    rooms = range(_ROOMS if format.scaled else 1)
+    above = format.top_exponent - format.anchor  # octaves in which a tensor's largest value may lie above the anchor
+    rooms = range(-above, _ROOMS) if format.scaled else range(1)
     return any(torch.equal(format.round(x, format.scale_for(scale + room)), x) for room in rooms)
 
 

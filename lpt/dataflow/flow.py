@@ -158,7 +158,7 @@ class Flow:
         stochastic = flow.rounding == "stochastic" and kind != "activation"
         key = f"{flow.seed}/{name}/{kind}/{_rank() if kind == 'error' else 0}" if stochastic else None
         room = {"activation": flow.room_activation, "error": flow.room_error, "gradient": flow.room_gradient}[kind]
-        return Quantizer(format, room, flow.scaling == "tracked", self.mode, key, dual)
+        return Quantizer(format, room, flow.scaling == "tracked", self.mode, key, dual, flow.scale_rule)
 
     def _last(self, modules: dict[str, nn.Module]) -> set[str]:
         products = [name for name, module in modules.items() if isinstance(module, PRODUCTS)]

@@ -7,7 +7,6 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -45,14 +44,17 @@ class Quantizer:
         tracked: tracked scale, or else current.
         mode: shared switches.
         key: seed of stochastic rounding; None rounds to nearest.
+        rule: when a largest value counts to the octave above, see `Format.carry`.
         dual: the sum of two values of the format, x ~ q1 + q2 with q2 = Q(x - q1), as for the network's input.
     """
 
     def __init__(
-        self, format: Format, room: int, tracked: bool, mode: Mode, key: str | None = None, dual: bool = False
-    ) -> None:
+        self, format: Format, room: int, tracked: bool, mode: Mode, key: str | None = None, dual: bool = False,
+        rule: str = "floor",
+    ) -> None:  # fmt: skip
         self.format = format
         self.room = room
+        self.rule = rule
         self.tracked = tracked and format.scaled
         self.mode = mode
         self.started = False  # does the host know that there is a scale?
@@ -60,7 +62,7 @@ class Quantizer:
         self.scale = torch.tensor(NO_SCALE, dtype=torch.int32)
         self.seen = torch.tensor(0.0)  # largest finite |x| since the last step
         self.key = None if key is None else torch.tensor(random.Random(key).getrandbits(61))
-        self.rest = Quantizer(format, room, tracked, mode, key and f"{key}/rest") if dual else None
+        self.rest = Quantizer(format, room, tracked, mode, key and f"{key}/rest", rule=rule) if dual else None
         self.counts: Tensor | None = None  # elements, saturated, underflowed, nan
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
@@ -87,7 +89,7 @@ class Quantizer:
     def _rounded(self, x: Tensor, observing: bool, key: Tensor | None) -> Tensor:
         run = _fused if self.mode.fused and not torch.compiler.is_compiling() else _plain
         if not self.tracked:
-            return run(_at_own_scale, self.format, x, key, self.room)
+            return run(_at_own_scale, self.format, x, key, self.room, self.rule)
         if not self.started:
             scale = self._scale(x)
             if observing:
@@ -100,7 +102,7 @@ class Quantizer:
 
     def _scale(self, x: Tensor) -> Tensor:
         """The exponent of the top octave: the tracked one, or, where there is none, that of x; 0-dim."""
-        own = exponent_of(amax_of(x).float().reshape(()), self.room)
+        own = exponent_of(amax_of(x).float().reshape(()), self.room, self.format.carry(self.rule))
         return torch.where(self.scale == NO_SCALE, own, self.scale) if self.tracked else own
 
     def _count(self, x: Tensor, q: Tensor, scale: Tensor) -> None:
@@ -139,7 +141,7 @@ def move_scales(quantizers: list[Quantizer]) -> None:
 
     A scale that saw nothing but zeros stays. With several processes all take the largest |x| and scale of any.
     """
-    moving = sorted((q for q in quantizers if q.tracked), key=attrgetter("room"))
+    moving = sorted((q for q in quantizers if q.tracked), key=_counts)
     if not moving:
         return
     device = next((q.scale.device for q in moving if q.scale.device != _CPU), _CPU)
@@ -151,10 +153,10 @@ def move_scales(quantizers: list[Quantizer]) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
         torch.distributed.all_reduce(scale, torch.distributed.ReduceOp.MAX)
-    rooms = [(room, len(list(same))) for room, same in itertools.groupby(moving, attrgetter("room"))]
+    alike = [(counts, len(list(same))) for counts, same in itertools.groupby(moving, _counts)]
     # Filled in where they are needed, since numbers that are sent to a GPU make the host wait for it.
-    room = torch.cat([scale.new_full((count,), room) for room, count in rooms])
-    move = (exponent_of(seen) + room - scale).clamp(-1, 1)
+    room, carry = (torch.cat([scale.new_full((n,), counts[i]) for counts, n in alike]) for i in (0, 1))
+    move = (exponent_of(seen, carry=carry) + room - scale).clamp(-1, 1)
     moved = torch.where((seen > 0) & (scale != NO_SCALE), scale + move, scale)
     torch._foreach_copy_([q.scale for q in moving], list(moved.unbind()))
     torch._foreach_zero_([q.seen for q in moving])
@@ -164,6 +166,11 @@ def move_scales(quantizers: list[Quantizer]) -> None:
         q.steps += 1
         if q.steps.bit_count() == 1:
             q.started = bool(q.scale != NO_SCALE)
+
+
+def _counts(quantizer: Quantizer) -> tuple[int, int]:
+    """What is added to the exponent of the largest |x| seen, and to its bits before."""
+    return quantizer.room, quantizer.format.carry(quantizer.rule)
 
 
 # -- what is done to a tensor: each of these is one pass over memory once it is fused ------------------------------
@@ -179,8 +186,8 @@ def _seen_and_rounded(format: Format, x: Tensor, key: Tensor | None, scale: Tens
     return q
 
 
-def _at_own_scale(format: Format, x: Tensor, key: Tensor | None, room: int) -> Tensor:
-    return format.round(x, format.scale_of(x, room=room) if format.scaled else 0, key)
+def _at_own_scale(format: Format, x: Tensor, key: Tensor | None, room: int, rule: str) -> Tensor:
+    return format.round(x, format.scale_of(x, room=room, rule=rule) if format.scaled else 0, key)
 
 
 def _see(x: Tensor, seen: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import formats
 from ..formats import Format
+from ..formats.scaling import RULES
 
 FormatSpec = str | Sequence[int] | Format
 
@@ -21,6 +22,8 @@ class DataFlow:
         activation, error, gradient: formats, as `lpt.formats.get` takes them; "fp32" leaves a kind alone.
         scaling: "tracked", a scale that moves by at most one a step, or "current", from each tensor's maximum.
         rounding: "nearest" or "stochastic", for E and G (A is always rounded to nearest).
+        scale_rule: when a largest value counts to the octave above (`lpt.formats.Format.carry`): "floor", never;
+            "rounded", where rounding it would reach that octave; "ceil"; "rceil".
         room_activation, room_error, room_gradient: octaves of headroom above the largest value.
         input, last_error: "dual" (the sum of two values of the format), "single", or "fp32" for the network's
             input and for the error of its last product.
@@ -39,6 +42,7 @@ class DataFlow:
     gradient: FormatSpec = "fp134"
     scaling: str = "tracked"
     rounding: str = "nearest"
+    scale_rule: str = "floor"
     room_activation: int = 1
     room_error: int = 1
     room_gradient: int = 2
@@ -52,6 +56,7 @@ class DataFlow:
         for kind in ("activation", "error", "gradient"):
             formats.get(getattr(self, kind))
         _choice("scaling", self.scaling, "tracked", "current")
+        _choice("scale_rule", self.scale_rule, *RULES)
         _choice("rounding", self.rounding, "nearest", "stochastic")
         _choice("input", self.input, "dual", "single", "fp32")
         _choice("last_error", self.last_error, "dual", "single", "fp32")

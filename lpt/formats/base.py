@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .noise import fresh_key, uniform
-from .scaling import NO_SCALE, scale_of, times_power_of_two
+from .scaling import FRACTION_BITS, NO_SCALE, RULES, amax_of, exponent_of, times_power_of_two
 
 NAN_CODE = 0x80  # sign bit set, magnitude zero: the code that -0 would have
 Stochastic = torch.Generator | Tensor | None
@@ -24,6 +24,8 @@ class Format:
         octaves: valid bits per octave, the hidden one included, largest octave first; None for a format that is
             not such a list.
         top_exponent: exponent of the largest value's octave at scale 0.
+        anchor: exponent, at scale 0, of the octave in which a tensor's largest value is put: the top one, unless the
+            format resolves another one better (posits).
         scaled: False for a format used at scale 0 whatever the data (fp32, bf16, fixed point).
     """
 
@@ -66,21 +68,42 @@ class Format:
         """`ceil` where `up` (bool, the shape of x) is true and `floor` elsewhere, for the price of one of them."""
         return self._apply(lambda y: self._directed(y, up), x, scale, keep_sign=True)
 
-    def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0) -> Tensor:
-        """The scale that puts the top octave of this format `room` octaves above that of x's largest value.
+    def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0, rule: str = "floor") -> Tensor:
+        """The scale that puts this format's `anchor` octave `room` octaves above that of x's largest value.
 
-        int32, shaped as `lpt.formats.scale_of` says; zeros for a format that is not `scaled`.
+        int32, shaped as `lpt.formats.scale_of` says; zeros for a format that is not `scaled`. `rule`: see `carry`.
         """
-        scale = scale_of(x, channel_dim, room)
-        return self.scale_for(scale)
+        amax = amax_of(x, channel_dim)
+        return self.scale_for(exponent_of(amax, room, self.carry(rule, amax.dtype)))
 
     def scale_for(self, exponent: Tensor) -> Tensor:
-        """The scale that puts the top octave at `exponent` (int32), the sentinel -127 left as it is."""
+        """The scale that puts the `anchor` octave at `exponent` (int32), the sentinel -127 left as it is."""
         if not self.scaled:
             return torch.zeros_like(exponent)
-        if self.top_exponent == 0:
+        if self.anchor == 0:
             return exponent
-        return torch.where(exponent == NO_SCALE, exponent, exponent - self.top_exponent)
+        return torch.where(exponent == NO_SCALE, exponent, exponent - self.anchor)
+
+    def carry(self, rule: str, dtype: torch.dtype = torch.float32) -> int:
+        """What `exponent_of` adds to the bits of a largest magnitude 2**e * f, 1 <= f < 2, to follow a scale rule.
+
+        The octave is e for "floor"; e + 1 for "rounded" (also called "even") where rounding to nearest, were there no
+        saturation, would reach 2**(e + 1); for "ceil" where f > 1; for "rceil" where the octave's largest level, at e,
+        would saturate it.
+
+        Raises:
+            ValueError: another rule.
+        """
+        one = 1 << FRACTION_BITS[dtype]
+        if rule == "floor":
+            return 0
+        if rule in ("rounded", "even"):
+            return 2 * one - math.ceil(self._turn * one)
+        if rule == "ceil":
+            return one - 1
+        if rule == "rceil":
+            return 2 * one - math.floor(self._largest * one) - 1
+        raise ValueError(f"scale_rule={rule!r} is not one of {', '.join(RULES)}")
 
     # -- codes ------------------------------------------------------------------------------------------------
 
@@ -148,6 +171,20 @@ class Format:
         low, high = self._floor(y), self._ceil(y)
         y = y.clamp(self.low, self.high)
         return torch.where(noise * (high - low) < y - low, high, low)
+
+    @property
+    def anchor(self) -> int:
+        return self.top_exponent
+
+    @property
+    def _largest(self) -> float:
+        """The largest significand, 1 to below 2, of the anchor octave."""
+        return self.high / 2.0**self.anchor
+
+    @property
+    def _turn(self) -> float:
+        """The smallest significand that rounds up to 2: half-way between the largest one and 2."""
+        return 1 + self._largest / 2
 
     @property
     def low(self) -> float:

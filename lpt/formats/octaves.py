@@ -65,6 +65,10 @@ class Octaves(Format):
         return 2.0**self.top_exponent * (2.0 - 2.0 ** (1 - v) * (1 + self.drop_top))
 
     @property
+    def _turn(self) -> float:
+        return 2.0 - 2.0 ** -self.valid_bits[0]  # as if no level were missing at the top
+
+    @property
     def low(self) -> float:
         return -(2.0 ** (self.top_exponent + 1)) if self.low_extra else -self.high
 

@@ -42,6 +42,15 @@ class Posit(Format):
         self._levels: list[float] = [*(-p for p in reversed(positive)), 0.0, *positive]
 
     @property
+    def anchor(self) -> int:
+        """Around 1 a posit has the most fraction bits, at its largest value none."""
+        return 0
+
+    @property
+    def _largest(self) -> float:
+        return 2.0 - 2.0 ** (self.es + 3 - self.bits)  # sign, two bits of regime, es of exponent: the rest is fraction
+
+    @property
     def high(self) -> float:
         return 2.0**self.top_exponent
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 NO_SCALE = -127  # the scale of a tensor without a nonzero finite value
+RULES = ("floor", "rounded", "ceil", "rceil")  # where a maximum moves up an octave: `Format.carry`
+FRACTION_BITS = {torch.float32: 23, torch.float64: 52}
 EXPONENT_BITS = {torch.float32: (torch.int32, 0x7F800000), torch.float64: (torch.int64, 0x7FF << 52)}  # inf's, too
 
 
@@ -48,15 +50,16 @@ def amax_of(x: Tensor, channel_dim: int | None = None) -> Tensor:
     return finite.amax(dims, keepdim=True) if dims else finite
 
 
-def exponent_of(amax: Tensor, room: int = 0) -> Tensor:
+def exponent_of(amax: Tensor, room: int = 0, carry: Tensor | int = 0) -> Tensor:
     """floor(log2(amax)) + room from the bits of a non-negative tensor; int32; -127 where amax is 0.
 
-    A float32 subnormal reads as -127, so that no scale is below the sentinel.
+    A float32 subnormal reads as -127, so that no scale is below the sentinel. `carry`, an integer or a tensor of such,
+    is added to the bits first: amaxes whose significand it carries over count to the octave above (`Format.carry`).
     """
     if amax.dtype == torch.float64:
-        exponent = ((amax.view(torch.int64) >> 52) - 1023).clamp(min=NO_SCALE).to(torch.int32)
+        exponent = (((amax.view(torch.int64) + carry) >> 52) - 1023).clamp(min=NO_SCALE).to(torch.int32)
     else:
-        exponent = (amax.view(torch.int32) >> 23) - 127
+        exponent = ((amax.view(torch.int32) + carry) >> 23) - 127
     return torch.where(amax > 0, exponent + room, NO_SCALE)
 
 

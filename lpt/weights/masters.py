@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .. import formats
 from ..formats.fused import fused as compiled
-from ..formats.scaling import NO_SCALE
+from ..formats.scaling import NO_SCALE, RULES
 from . import rules
 from .parameters import channel_dim, quantizable
 from .rules import FormatSpec, Scheme
@@ -39,6 +39,8 @@ class QuantizedWeights:
         scheme, format, width: as for `lpt.weights.scheme`. "fp32" quantizes nothing.
         scaling: "current", the scale of the master's largest magnitude at each step, or "tracked", which moves
             towards it by at most one a step.
+        scale_rule: when a largest weight counts to the octave above (`lpt.formats.Format.carry`): "rounded", where
+            rounding it would reach that octave, as the paper's author has it; "floor", never; "ceil"; "rceil".
         granularity: "channel", one scale per output channel of a convolution and one per layer otherwise, or
             "tensor", one per layer throughout.
         master, momentum: "fp32", or "fp169" (16 bits, stochastic rounding after each step).
@@ -60,6 +62,7 @@ class QuantizedWeights:
         format: FormatSpec | None = None,
         width: float | None = None,
         scaling: str = "current",
+        scale_rule: str = "rounded",
         granularity: str = "channel",
         master: str = "fp32",
         momentum: str = "fp32",
@@ -71,6 +74,7 @@ class QuantizedWeights:
     ) -> None:
         for key, got, valid in (
             ("scaling", scaling, ("current", "tracked")),
+            ("scale_rule", scale_rule, RULES),
             ("granularity", granularity, ("channel", "tensor")),
             ("master", master, ("fp32", "fp169")),
             ("momentum", momentum, ("fp32", "fp169")),
@@ -80,6 +84,7 @@ class QuantizedWeights:
                 raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}")
         self.scheme = rules.scheme(scheme, format, width)
         self.scaling, self.granularity, self.decay, self.room = scaling, granularity, decay, room
+        self.scale_rule = scale_rule
         self.master_format, self.momentum_format = formats.get(master), formats.get(momentum)
         self.model = model
         self.params = self._chosen(skip)
@@ -252,7 +257,7 @@ class QuantizedWeights:
             p.data = tensor
 
     def _scale(self, name: str, master: Tensor) -> Tensor:
-        return self.scheme.format.scale_of(master, self._dim(name), self.room)
+        return self.scheme.format.scale_of(master, self._dim(name), self.room, self.scale_rule)
 
     def _dim(self, name: str) -> int | None:
         return channel_dim(self.model, name) if self.granularity == "channel" else None
@@ -264,9 +269,9 @@ class QuantizedWeights:
         tracked = self.scaling == "tracked"
         if self.fused and dim in (0, None) and quantized.is_contiguous() and master.is_contiguous():
             rows = 1 if dim is None else len(master)
-            step = _fused_step(self.scheme, self.room, tracked)  # type: ignore[arg-type]
+            step = _fused_step(self.scheme, self.room, self.scale_rule, tracked)  # type: ignore[arg-type]
             return step(master.view(rows, -1), quantized.view(rows, -1), scale.view(rows, 1), 0, key)
-        return _step(self.scheme, self.room, tracked, master, quantized, scale, dim, key)
+        return _step(self.scheme, self.room, self.scale_rule, tracked, master, quantized, scale, dim, key)
 
     def _key(self, index: int, use: int) -> Tensor:
         """A key of its own for each step, weight and use of random bits: no state beyond the count of steps."""
@@ -306,11 +311,11 @@ class QuantizedWeights:
 
 
 def _step(
-    scheme: Scheme, room: int, tracked: bool, master: Tensor, quantized: Tensor, scale: Tensor, dim: int | None,
-    key: Tensor | None,
+    scheme: Scheme, room: int, rule: str, tracked: bool, master: Tensor, quantized: Tensor, scale: Tensor,
+    dim: int | None, key: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Once over one weight: its scale, its next quantized value (in place), its flips."""
-    new_scale = scheme.format.scale_of(master, dim, room)
+    new_scale = scheme.format.scale_of(master, dim, room, rule)
     if tracked:
         moved = scale + (new_scale - scale).clamp(-1, 1)
         moved = torch.where(scale == NO_SCALE, new_scale, moved)  # it starts with the first nonzero weight
@@ -325,11 +330,11 @@ def _step(
 
 
 @functools.cache
-def _fused_step(scheme: Scheme, room: int, tracked: bool) -> Callable[..., Tensor]:
+def _fused_step(scheme: Scheme, room: int, rule: str, tracked: bool) -> Callable[..., Tensor]:
     """`_step`, compiled; a weight of one scale is a row, another is a row a channel."""
 
     def run(master: Tensor, quantized: Tensor, scale: Tensor, dim: int, key: Tensor | None) -> Tensor:
-        return _step(scheme, room, tracked, master, quantized, scale, dim, key)
+        return _step(scheme, room, rule, tracked, master, quantized, scale, dim, key)
 
     return compiled(run)
 

@@ -1,6 +1,8 @@
 """Scales: the exponent of the largest finite magnitude, against math.frexp; and multiplication by powers of two."""
 
 import math
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -115,12 +117,12 @@ def test_no_such_channel(dim: int) -> None:
 
 
 def test_the_largest_value_never_saturates() -> None:
-    """At its own scale a tensor's largest value lies in the top octave; with room 1 in the one below."""
+    """At its own scale a tensor's largest value lies in the anchor octave; with room 1 in the one below."""
     x = torch.from_numpy(random_bits(4_000, 5))
     x = x[x.isfinite() & (x.abs() > 2.0**-100) & (x.abs() < 2.0**120)]
     for name in ("fp134", "int8", "log4", "ocp_e4m3", "ieee_e3m4", "posit8_1"):
         fmt = get(name)
-        top = 2.0**fmt.top_exponent
+        top = 2.0**fmt.anchor
         for room in (0, 1, 2):
             scale = fmt.scale_of(x, 0, room)
             assert scale.dtype == torch.int32
@@ -132,7 +134,7 @@ def test_scales_of_natural_and_unscaled_formats() -> None:
     x = torch.tensor([[1.0, 448.0], [0.0, 0.0]])
     assert get("ocp_e4m3").scale_of(x).item() == 0  # as the standard has it: 448 is the largest value
     assert get("ocp_e4m3").scale_of(x, 0).tolist() == [[0], [NO_SCALE]]
-    assert get("posit8_1").scale_of(x, 0, 1).tolist() == [[8 + 1 - 12], [NO_SCALE]]
+    assert get("posit8_1").scale_of(x, 0, 1).tolist() == [[8 + 1], [NO_SCALE]]
     assert get("fp134").scale_of(x, 0).tolist() == [[8], [NO_SCALE]]
     for name in ("fp32", "bf16", "fp16", "fp169", "fixed8_4"):
         assert get(name).scale_of(x, 0, 2).tolist() == [[0], [0]] and get(name).scale_of(x).dtype == torch.int32
@@ -176,3 +178,67 @@ def test_float64_beyond_float32() -> None:
     assert scale.item() == math.frexp(1.03e300)[1] - 1
     got = get("fp134").round(x, scale)
     assert ((got - x).abs() <= x.abs() / 32).all() and get("fp134").round(got, int(scale)).equal(got)
+
+
+# -- scale rules: when a largest value counts to the octave above ---------------------------------------------------
+
+
+def moves_up(name: str, rule: str, f: Fraction) -> bool:
+    """Whether a largest significand f, from 1 to below 2, counts to the octave above; by exact arithmetic."""
+    fmt = get(name)
+    octave = Fraction(2) ** fmt.anchor
+    levels = [Fraction(v) / octave for v in fmt.values().tolist() if octave <= v < 2 * octave]
+    if rule == "rounded":  # to the nearest level of the whole octave, the next octave's first included; ties to even
+        step = min(b - a for a, b in pairwise([*levels, Fraction(2)])) if len(levels) > 1 else Fraction(2) - levels[0]
+        below = f // step
+        rest = f - below * step
+        return (below + (rest > step / 2 or (rest == step / 2 and below % 2 == 1))) * step >= 2
+    return {"floor": False, "ceil": f > 1, "rceil": f > max(levels)}[rule]
+
+
+@pytest.mark.parametrize("rule", ["floor", "rounded", "ceil", "rceil"])
+@pytest.mark.parametrize(
+    "name", ["fp134", "fp152", "int8", "int4", "int4_full", "log4", "log3", "ocp_e4m3", "ocp_e5m2", "ocp_e2m1",
+             "ocp_e2m3", "ocp_e3m2", "ieee_e3m4", "posit8_0", "posit8_1", "posit8_2", "2x6,3x5,4,3,2,1"],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scale_rules_at_every_threshold(name: str, rule: str, dtype: torch.dtype) -> None:
+    """On every level and midpoint of the octave, beside them, and in between; at several exponents."""
+    fmt = get(name)
+    octave = 2.0**fmt.anchor
+    levels = [v / octave for v in fmt.values().tolist() if octave <= v < 2 * octave] + [2.0]
+    points = torch.tensor([*levels, *((a + b) / 2 for a, b in pairwise(levels)), 1.9375, 1.75, 1.5], dtype=dtype)
+    beside = [torch.nextafter(points, torch.full_like(points, to)) for to in (0.0, 9.0)]
+    f = torch.cat([points, *beside, 1 + torch.rand(200, dtype=dtype, generator=torch.Generator().manual_seed(0))])
+    f = f[(f >= 1) & (f < 2)]
+    expected = [moves_up(name, rule, Fraction(value)) for value in f.tolist()]
+    assert rule == "floor" or {*expected} == {False, True}
+    for exponent in (-100, -3, 0, 5, 120):
+        x = (f * 2.0**exponent)[:, None]
+        for room in (0, 2):
+            got = fmt.scale_of(torch.cat([-x, x / 2], 1), 0, room, rule)[:, 0] + fmt.anchor - exponent - room
+            assert got.tolist() == expected
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="scale_rule='up' is not one of floor, rounded, ceil, rceil"):
+        get("fp134").scale_of(torch.ones(3), rule="up")
+
+
+def test_a_maximum_that_moves_up_needs_no_saturation() -> None:
+    """log4 at 1.6: floor saturates it to 1, rounded keeps it as 2."""
+    log4, x = get("log4"), torch.tensor([1.6, 0.4])
+    assert log4.round(x, log4.scale_of(x)).tolist() == [1.0, 0.5]
+    assert log4.round(x, log4.scale_of(x, rule="rounded")).tolist() == [2.0, 0.5]
+
+
+def test_posits_resolve_normal_data_as_well_as_floats() -> None:
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
+
+    def decibels(name: str) -> float:
+        fmt = get(name)
+        error = x - fmt.round(x, fmt.scale_of(x))
+        return 10 * math.log10(x.square().sum().item() / error.square().sum().item())
+
+    assert decibels("posit8_0") > 33 and decibels("posit8_1") > 35 and decibels("posit8_2") > 31
+    assert decibels("fp134") > 37
