@@ -1,4 +1,4 @@
-"""lpt/report/figure.py: figures as data and drawn; made-up numbers."""
+"""lpt/report/figure.py and drawing.py: figures as data and drawn; made-up numbers."""
 
 import json
 import math
@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from lpt.report.figure import KINDS, PANELS, Axis, Figure, Series, draw
+from lpt.report.drawing import PANELS, draw
+from lpt.report.figure import KINDS, Axis, Figure, Series
 
 
 def figure(kind="lines", series=None, log=False, **entries):

@@ -6,7 +6,7 @@ import html
 import math
 from typing import Any
 
-from .figure import Figure, Series, style
+from .figure import Figure, Series, columns_of, style
 
 INK = "#000000"
 CELLS = 150  # a heatmap of no more cells shows its numbers
@@ -102,7 +102,7 @@ def _heatmap(figure: Figure) -> list[dict[str, Any]]:
     choices: list[str | None] = [*figure.choices]
     for choice in choices or [None]:
         rows = figure.of_choice(choice)
-        columns = list(dict.fromkeys(str(x) for row in rows for x in row.x))
+        columns = columns_of(rows)
         cells = [
             dict(zip(map(str, r.x), zip(r.y, figure.values(r, "y"), r.text or r.x, strict=True), strict=True))
             for r in rows

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..search import Ranking
+from .drawing import draw as draw_figure
 from .figure import Axis, Figure, Series
-from .figure import draw as draw_figure
 
 LABELLED = ("fp134", "fp143", "fp152", "int8")
 ANGLES = {"error": "error E quantized", "activation": "activation A quantized", "both": "E and A quantized"}

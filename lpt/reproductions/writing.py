@@ -12,7 +12,7 @@ from typing import Any
 from hydra.utils import get_method
 
 from ..report import tables
-from ..report.figure import draw
+from ..report.drawing import draw
 from ..report.runs import Result, differing, read
 from ..runs import summary
 from ..runs.folder import replace
