@@ -44,12 +44,9 @@ class Table(Format):
         self.top_exponent = math.frexp(max(levels[-1], -levels[0]))[1] - 1
         # Scaled down to where float32 runs out of bits, a number must still be on its side of every threshold.
         self._double = min(abs(v) for v in levels if v) < 2.0**-100
-        self._tensors = {
-            (dtype, _CPU): (torch.tensor(levels, dtype=dtype), self._thresholds(dtype))
-            for dtype in (torch.float32, torch.float64)
-        }
-        self._listed_thresholds = {dtype: own.tolist() for (dtype, _), (_, own) in self._tensors.items()}
-        self._cells = {_CPU: Cells.cut(*self._tensors[torch.float32, _CPU])}
+        # On every device where they were needed: to copy them there makes the host wait.
+        self._lookups = {(dtype, _CPU): self._lookup_of(dtype) for dtype in (torch.float32, torch.float64)}
+        self._listed_thresholds = {dtype: own.thresholds.tolist() for (dtype, _), own in self._lookups.items()}
 
     def _check(self, levels: list[float]) -> None:
         advice = f"format {self.name}: give ascending finite numbers with 0 among them, at most 256"
@@ -71,6 +68,10 @@ class Table(Format):
     def low(self) -> float:
         return self._levels[0]
 
+    def _lookup_of(self, dtype: torch.dtype) -> Lookup:
+        levels, thresholds = torch.tensor(self._levels, dtype=dtype), self._thresholds(dtype)
+        return Lookup(levels, thresholds, Cells.cut(levels, thresholds) if dtype == torch.float32 else None)
+
     def _thresholds(self, dtype: torch.dtype) -> Tensor:
         """The smallest number that rounds up to the next level, for each pair of neighbours: no ties remain."""
         zero = self._levels.index(0.0)
@@ -88,36 +89,41 @@ class Table(Format):
             for value, threshold in zip(self._levels[1:], self._listed_thresholds[y.dtype], strict=True):
                 level = torch.where(y >= threshold, value, level)
             return self._keep_nan(level, y)
-        if y.dtype == torch.float32 and (cells := self._cells_on(y.device)) is not None:
-            return self._keep_nan(cells.nearest(y), y)
-        levels, thresholds = self._on(y)
-        return self._keep_nan(levels[torch.bucketize(y.contiguous(), thresholds, right=True)], y)
+        own = self._lookup(y)
+        if own.cells is not None:
+            return self._keep_nan(own.cells.nearest(y), y)
+        return self._keep_nan(own.levels[torch.bucketize(y.contiguous(), own.thresholds, right=True)], y)
 
     def _floor(self, y: Tensor) -> Tensor:
-        levels, _ = self._on(y)
+        levels = self._lookup(y).levels
         return self._keep_nan(levels[(torch.bucketize(y.contiguous(), levels, right=True) - 1).clamp(min=0)], y)
 
     def _ceil(self, y: Tensor) -> Tensor:
-        levels, _ = self._on(y)
+        levels = self._lookup(y).levels
         return self._keep_nan(levels[torch.bucketize(y.contiguous(), levels).clamp(max=len(levels) - 1)], y)
 
-    # Kept on every device where they were needed: to copy them there makes the host wait.
-
-    def _on(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        if (y.dtype, y.device) not in self._tensors:
-            levels, thresholds = self._tensors[y.dtype, _CPU]
-            self._tensors[y.dtype, y.device] = levels.to(y.device), thresholds.to(y.device)
-        return self._tensors[y.dtype, y.device]
-
-    def _cells_on(self, device: torch.device) -> Cells | None:
-        if device not in self._cells:
-            cells = self._cells[_CPU]
-            self._cells[device] = None if cells is None else cells.to(device)
-        return self._cells[device]
+    def _lookup(self, y: Tensor) -> Lookup:
+        """In y's dtype, on its device."""
+        if (y.dtype, y.device) not in self._lookups:
+            self._lookups[y.dtype, y.device] = self._lookups[y.dtype, _CPU].to(y.device)
+        return self._lookups[y.dtype, y.device]
 
     @staticmethod
     def _keep_nan(rounded: Tensor, y: Tensor) -> Tensor:
         return torch.where(y != y, y, rounded)  # isnan would not be vectorized when compiled
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a number's level is found with, in one dtype and on one device."""
+
+    levels: Tensor
+    thresholds: Tensor  # one between each pair of neighbours
+    cells: Cells | None  # of float32 alone, and where there are few enough: a faster way to the nearest
+
+    def to(self, device: torch.device) -> Lookup:
+        cells = None if self.cells is None else self.cells.to(device)
+        return Lookup(self.levels.to(device), self.thresholds.to(device), cells)
 
 
 @dataclass(frozen=True)
