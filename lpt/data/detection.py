@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
-from .images import Normal, normalise
+from .images import Normal, normalise, opened
 
 PADDING = -1  # the label of what fills up the rows of images with fewer objects
 OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # least overlap of a random crop and one object: Liu et al. 2016, section 2.2
@@ -205,11 +205,8 @@ def decoded(image: Path | np.ndarray) -> Any:
 
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
-    try:
-        with Image.open(image) as file:
-            return file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{image} cannot be decoded ({error}); remove or replace that file") from error
+    with opened(image) as file:
+        return file.convert("RGB")
 
 
 def moved(boxes: np.ndarray, seen: Box, place: Place) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import torch
 
 from ..errors import UserError
 from .base import ImageData
-from .images import Augment, Images, first, normal_of
+from .images import Augment, splits_of
 
 EVERY = 5  # of each class, in the order of the file, every fifth image is held out for validation
 
@@ -42,15 +42,14 @@ def digits(
     labels = torch.from_numpy(target).long()
     rank = torch.stack([(labels[:i] == labels[i]).sum() for i in range(len(labels))])  # place within its class
     held_out = rank % EVERY == EVERY - 1
-    limit = first(int((~held_out).sum()), train_limit)
-    train = images[~held_out][:limit]
-    normal = normal_of(train, mean, std)
+    parts = {"train": (images[~held_out], labels[~held_out]), "val": (images[held_out], labels[held_out])}
+    splits = splits_of(parts, Augment(crop_padding), train_limit, mean, std)
     return ImageData(
         name="digits",
         classes=10,
         shape=(1, 8 * enlarge, 8 * enlarge),
-        train=Images(train, labels[~held_out][:limit], normal, Augment(crop_padding)),
-        val=Images(images[held_out], labels[held_out], normal),
+        train=splits["train"],
+        val=splits["val"],
         source="scikit-learn's digits: 8x8 grey images (the test part of UCI's optical recognition of handwritten "
         "digits); fixed stratified split, the same writers in train and val",
     )

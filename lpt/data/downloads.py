@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..errors import UserError
 from .base import ImageData
-from .images import Augment, Images, first, normal_of
+from .images import Augment, Labelled, planes, splits_of
 
 # torchvision's class, classes, shape, and what a user must put where
 _SETS: dict[str, tuple[str, int, tuple[int, int, int], str]] = {
@@ -62,23 +61,21 @@ def downloads(
     if name not in _SETS:
         raise UserError(f"data.name={name!r} is not one of {', '.join(_SETS)}")
     _, classes, shape, _ = _SETS[name]
-    train_images, train_labels = _read(name, path, True, download)
-    val_images, val_labels = _read(name, path, False, download)
-    limit = first(len(train_labels), train_limit)
-    train_images, train_labels = train_images[:limit], train_labels[:limit]
-    normal = normal_of(train_images, mean, std)
+    parts = {"train": _read(name, path, True, download), "val": _read(name, path, False, download)}
+    splits = splits_of(parts, Augment(crop_padding, flip), train_limit, mean, std)
+    counts = {part: len(split) for part, split in splits.items()}
     return ImageData(
         name=name,
         classes=classes,
         shape=shape,
-        train=Images(train_images, train_labels, normal, Augment(crop_padding, flip)),
-        val=Images(val_images, val_labels, normal),
-        source=f"{name}: {limit} training images; val is the official test part, {len(val_labels)} images",
+        train=splits["train"],
+        val=splits["val"],
+        source=f"{name}: {counts['train']} training images; val is the official test part, {counts['val']} images",
     )
 
 
-def _read(name: str, path: str, train: bool, download: bool) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) of one part, checked."""
+def _read(name: str, path: str, train: bool, download: bool) -> Labelled:
+    """The images and labels of one part, checked."""
     kind, classes, shape, needs = _SETS[name]
     from torchvision import datasets  # slow to import, and needed here only
 
@@ -89,12 +86,10 @@ def _read(name: str, path: str, train: bool, download: bool) -> tuple[Tensor, Te
             f"{kind} was not found in data.path={path} ({str(error).strip()}); it needs {needs.format(path=path)}. "
             "Add data.download=true to fetch it, or set data.path"
         ) from error
-    images = torch.as_tensor(part.data)
-    labels = torch.as_tensor(part.targets, dtype=torch.int64)
-    planes = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    if planes.shape != (len(labels), *shape) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    images, labels = planes(torch.as_tensor(part.data)), torch.as_tensor(part.targets, dtype=torch.int64)
+    if images.shape != (len(labels), *shape) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise UserError(
-            f"{kind} in data.path={path} is not what it should be: images {tuple(planes.shape)}, labels "
+            f"{kind} in data.path={path} is not what it should be: images {tuple(images.shape)}, labels "
             f"{int(labels.min())} to {int(labels.max())}; remove it and add data.download=true"
         )
-    return planes.contiguous(), labels
+    return images, labels

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import ImageData, Split
-from .images import Augment, Images, Normal, first, normal_of, normalise
+from .images import Augment, Normal, first, normal_of, normalise, opened, splits_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 AREA = (0.08, 1.0)  # share of the image that a random crop covers: Szegedy et al. 2015, section 6
@@ -66,10 +66,7 @@ def folder(
         raise UserError(
             f"data.path is missing: give data={name} data.path=DIR, which holds train/CLASS/* and val/CLASS/*"
         )
-    if any(isinstance(n, bool) or not isinstance(n, int) for n in (size, resize, workers)) or not (
-        1 <= size <= resize and workers >= 1
-    ):
-        raise UserError(f"size={size}, resize={resize}, workers={workers}: needs 1 <= size <= resize and workers >= 1")
+    _check_numbers(size, resize, workers)
     if not in_memory and (mean is None or std is None or crop_padding):
         raise UserError("without data.in_memory=true, data.mean and data.std must be given and data.crop_padding be 0")
     classes, files = _files(Path(path), "train", None)
@@ -78,16 +75,14 @@ def folder(
     parts = [_Decoder(part, size, resize, workers) for part in (files, val_files)]
     augment = Augment(crop_padding, flip)
     train, val = _kept(parts, augment, mean, std) if in_memory else _lazy(parts, flip, mean, std)
-    absent = sorted(set(classes) - set(val_classes))
-    lacks = f"; val has no images of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}" if absent else ""
+    sizes = f"{len(classes)} classes, {len(train)} train and {len(val)} val images"
     return ImageData(
         name=name,
         classes=len(classes),
         shape=(3, size, size),
         train=train,
         val=val,
-        source=f"image folder {Path(path).name}: {len(classes)} classes, {len(train)} train and {len(val)} val images"
-        f"{lacks}",
+        source=f"image folder {Path(path).name}: {sizes}{_lacking(classes, val_classes)}",
     )
 
 
@@ -134,11 +129,8 @@ class _Decoder:
     def _one(self, path: Path, row: list[float] | None, flip: bool) -> np.ndarray:
         from PIL import Image
 
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path} cannot be decoded ({error}); remove or replace that file") from error
+        with opened(path) as file:
+            image = file.convert("RGB")
         box = _middle(*image.size, self.size / self.resize) if row is None else _random(*image.size, row)
         image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
         mirrored = row is not None and flip and row[4] < 0.5
@@ -161,6 +153,18 @@ def _random(width: int, height: int, row: list[float]) -> Box:
     return left, top, left + w, top + h
 
 
+def _check_numbers(size: int, resize: int, workers: int) -> None:
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (size, resize, workers))
+    if not whole or not (1 <= size <= resize and workers >= 1):
+        raise UserError(f"size={size}, resize={resize}, workers={workers}: needs 1 <= size <= resize and workers >= 1")
+
+
+def _lacking(classes: list[str], val_classes: list[str]) -> str:
+    """What `source` says of classes that val does not have."""
+    absent = sorted(set(classes) - set(val_classes))
+    return f"; val has no images of {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}" if absent else ""
+
+
 def _lazy(
     parts: list[_Decoder], flip: bool, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[Split, Split]:
@@ -171,9 +175,9 @@ def _lazy(
 def _kept(
     parts: list[_Decoder], augment: Augment, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[Split, Split]:
-    train, val = (decoder(torch.arange(len(decoder.paths))) for decoder in parts)
-    normal = normal_of(train, mean, std)
-    return Images(train, parts[0].labels, normal, augment), Images(val, parts[1].labels, normal)
+    train, val = ((decoder(torch.arange(len(decoder.paths))), decoder.labels) for decoder in parts)
+    splits = splits_of({"train": train, "val": val}, augment, None, mean, std)
+    return splits["train"], splits["val"]
 
 
 def _files(root: Path, part: str, known: list[str] | None) -> tuple[list[str], Files]:

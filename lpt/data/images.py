@@ -1,9 +1,12 @@
-"""Images in memory, as uint8; augmented and normalised when a batch is asked for."""
+"""What sets of images share: files opened; images in memory, as uint8, augmented and normalised with each batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +14,11 @@ from torch import Tensor
 
 from ..errors import UserError
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 Normal = tuple[Tensor, Tensor]  # mean and deviation per channel, of values in [0, 1]
+Labelled = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W), labels int64 (N,)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,43 @@ class Images:
         """The same split with its arrays on `device`: batches are then made there."""
         normal = (self.mean.to(device), self.deviation.to(device))
         return Images(self.images.to(device), self.labels.to(device), normal, self.augment)
+
+
+def splits_of(
+    parts: Mapping[str, Labelled], augment: Augment, train_limit: int | None, mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> dict[str, Images]:  # fmt: skip
+    """The parts as splits in memory: of "train" the first `train_limit`, augmented; all normalised as these are.
+
+    Raises:
+        UserError: as of `first` and `normal_of`.
+    """
+    images, labels = parts["train"]
+    limit = first(len(labels), train_limit)
+    normal = normal_of(images[:limit], mean, std)
+    splits = {name: Images(*part, normal) for name, part in parts.items() if name != "train"}
+    return {"train": Images(images[:limit], labels[:limit], normal, augment), **splits}
+
+
+def planes(images: Tensor) -> Tensor:
+    """(N, H, W) or (N, H, W, C) to (N, C, H, W)."""
+    return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)).contiguous()
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[PIL.Image.Image]:
+    """A file as a PIL image, of which no pixel is read yet.
+
+    Raises:
+        UserError: it cannot be decoded, now or within.
+    """
+    from PIL import Image  # slow to import, and not needed everywhere
+
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} cannot be decoded ({error}); remove or replace that file") from error
 
 
 def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

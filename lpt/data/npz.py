@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import UserError
 from .base import ImageData
-from .images import Augment, Images, first, normal_of
+from .images import Augment, Labelled, planes, splits_of
 
 LAYOUT = (
     "a folder with train.npz and val.npz (and test.npz, if you like), each with `images`, uint8 (N, H, W) or "
@@ -45,35 +44,27 @@ def npz(
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"data.path={path} is not a folder; it must be {LAYOUT}")
-    splits = {name: _read(folder / f"{name}.npz") for name in ("train", "val")}
-    if (folder / "test.npz").exists():
-        splits["test"] = _read(folder / "test.npz")
-    shape = splits["train"][0].shape[1:]
-    known = 1 + int(splits["train"][1].max()) if classes is None else classes
-    if classes is None and known > len(splits["train"][1]):
-        raise UserError(
-            f"{folder / 'train.npz'}: labels run up to {known - 1}, with {len(splits['train'][1])} images in all; "
-            "mend the labels, or give data.classes if there are so many"
-        )
-    for name, (images, labels) in splits.items():
-        _check_fit(folder / f"{name}.npz", images, labels, shape, known)
-    images, labels = splits["train"]
-    limit = first(len(labels), train_limit)
-    normal = normal_of(images[:limit], mean, std)
-    held = {name: Images(*splits[name], normal) for name in splits if name != "train"}
+    files = {name: folder / f"{name}.npz" for name in ("train", "val", "test")}
+    parts = {name: _read(file) for name, file in files.items() if name != "test" or file.exists()}
+    known = _classes(files["train"], parts["train"]) if classes is None else classes
+    shape = parts["train"][0].shape[1:]
+    for name, part in parts.items():
+        _check_fit(files[name], part, shape, known)
+    splits = splits_of(parts, Augment(crop_padding, flip), train_limit, mean, std)
+    sizes = f"{len(splits['train'])} train, {len(splits['val'])} val images"
     return ImageData(
         name="npz",
         classes=known,
         shape=(shape[0], shape[1], shape[2]),
-        train=Images(images[:limit], labels[:limit], normal, Augment(crop_padding, flip)),
-        val=held["val"],
-        test=held.get("test"),
-        source=f"npz arrays in {folder.name}: {limit} train, {len(held['val'])} val images; what they are, you know",
+        train=splits["train"],
+        val=splits["val"],
+        test=splits.get("test"),
+        source=f"npz arrays in {folder.name}: {sizes}; what they are, you know",
     )
 
 
-def _read(file: Path) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) of one file, checked."""
+def _read(file: Path) -> Labelled:
+    """The images and labels of one file, checked."""
     if not file.is_file():
         raise UserError(f"{file} is missing; data.path must be {LAYOUT}")
     try:
@@ -91,12 +82,23 @@ def _read(file: Path) -> tuple[Tensor, Tensor]:
         raise UserError(f"{file}: `labels` is {got}; it must be integers of shape ({len(images)},), one per image")
     if 0 in images.shape:
         raise UserError(f"{file} holds no image: `images` is of shape {images.shape}")
-    planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(planes)), torch.from_numpy(labels.astype(np.int64))
+    return planes(torch.from_numpy(images)), torch.from_numpy(labels.astype(np.int64))
 
 
-def _check_fit(file: Path, images: Tensor, labels: Tensor, shape: torch.Size, classes: int) -> None:
+def _classes(file: Path, train: Labelled) -> int:
+    """1 + the largest training label."""
+    count, most = len(train[1]), int(train[1].max())
+    if most >= count:
+        raise UserError(
+            f"{file}: labels run up to {most}, with {count} images in all; mend the labels, or give data.classes "
+            "if there are so many"
+        )
+    return 1 + most
+
+
+def _check_fit(file: Path, part: Labelled, shape: torch.Size, classes: int) -> None:
     """One shape and one set of classes in all files."""
+    images, labels = part
     if images.shape[1:] != shape:
         raise UserError(
             f"{file}: images of (C, H, W) = {tuple(images.shape[1:])}, but those of train.npz are {tuple(shape)}"

@@ -14,7 +14,7 @@ import torch
 from ..errors import UserError
 from .detection import DetectionData, Scene, Scenes, Views
 from .folder import SUFFIXES
-from .images import first, normal_of
+from .images import first, normal_of, opened
 
 LAYOUT = (
     "Annotations/ID.xml, JPEGImages/ID.jpg and ImageSets/Main/train.txt with an ID a line, or a folder "
@@ -64,16 +64,14 @@ def voc(
     if isinstance(classes, str):
         raise UserError(f"data.classes={classes!r} is not a list: write data.classes=[{classes}]")
     folder = _folder(root)
-    images = {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in SUFFIXES}
     ids = {part: _ids(folder, listed) for part, listed in (("train", train), ("val", val))}
     ids["train"] = ids["train"][: first(len(ids["train"]), train_limit)]
     found = {part: [_annotation(folder, i) for i in listed] for part, listed in ids.items()}
     occurring = sorted({kind for objects in (*found["train"], *found["val"]) for kind, *_ in objects})
     names = tuple(occurring if classes is None else classes)
-    if not set(names) & set(occurring) or len(set(names)) < len(names):
-        has = ", ".join(occurring) or "none"
-        raise UserError(f"data.classes={list(names)}: the annotations in {folder} have {has}; name each at most once")
+    _check_classes(names, occurring, folder)
     empty: Counter[str] = Counter()
+    images = _images(folder)
     scenes = {
         part: [
             _scene(_image(folder, images, i), objects, names, empty)
@@ -90,6 +88,12 @@ def voc(
         val=Scenes(scenes["val"], size, normal, None, workers),
         source=_told(folder, names, scenes, empty["boxes"]),
     )
+
+
+def _check_classes(names: tuple[str, ...], occurring: list[str], folder: Path) -> None:
+    if not set(names) & set(occurring) or len(set(names)) < len(names):
+        has = ", ".join(occurring) or "none"
+        raise UserError(f"data.classes={list(names)}: the annotations in {folder} have {has}; name each at most once")
 
 
 def _folder(root: str | None) -> Path:
@@ -144,6 +148,11 @@ def _objects(root: ElementTree.Element) -> Iterator[Object]:
         yield kind, box, (item.findtext("difficult") or "0").strip() not in ("0", "")
 
 
+def _images(folder: Path) -> dict[str, Path]:
+    """By their names in the lists."""
+    return {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if path.suffix.lower() in SUFFIXES}
+
+
 def _image(folder: Path, images: dict[str, Path], image: str) -> Path:
     if image not in images:
         endings = ", ".join(sorted(SUFFIXES))
@@ -153,13 +162,8 @@ def _image(folder: Path, images: dict[str, Path], image: str) -> Path:
 
 def _scene(path: Path, objects: Sequence[Object], classes: tuple[str, ...], empty: Counter[str]) -> Scene:
     """The objects of `classes` in an image; `empty` counts the boxes that are left out."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:  # reads no pixels
-            width, height = file.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be decoded ({error}); remove or replace that file") from error
+    with opened(path) as file:
+        width, height = file.size
     known = [item for item in objects if item[0] in classes]
     boxes = np.array([box for _, box, _ in known], np.float64).reshape(-1, 4).clip(0, [width, height] * 2)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
