@@ -85,6 +85,7 @@ def test_train_limit_takes_the_first_images() -> None:
     ("arguments", "says"),
     [
         ({"train_limit": 0}, "train_limit=0"),
+        ({"train_limit": True}, "train_limit=True"),
         ({"train_limit": 5000}, "1442 training images"),
         ({"mean": [0.5, 0.5]}, "one per channel"),
         ({"mean": [0.5], "std": [0.0]}, "above 0"),

@@ -182,6 +182,7 @@ def test_empty_and_long_pairs(tmp_path: Path) -> None:
         ({"longest": 2}, "longest=2"),
         ({"longest": 3}, "no training pair"),
         ({"train_limit": 0}, "train_limit=0"),
+        ({"train_limit": 2.5}, "train_limit=2.5"),
     ],
     ids=str,
 )

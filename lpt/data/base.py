@@ -29,6 +29,19 @@ class Split(Protocol):
         ...
 
 
+def first(size: int, limit: int | None, what: str = "training images", least: int = 1) -> int:
+    """How many examples `train_limit=limit` leaves of the `size` for training; `what` they are, for the message.
+
+    Raises:
+        UserError: less than `least`, or more than there are.
+    """
+    if limit is None:
+        return size
+    if isinstance(limit, bool) or not isinstance(limit, int) or not least <= limit <= size:
+        raise UserError(f"data.train_limit={limit!r}: give {least} to {size} {what}, or null for all")
+    return limit
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A data set for classification.

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from .base import first
 from .detection import DetectionData, Scene, Scenes, Views
 from .digits import digits
-from .images import first, normal_of
+from .images import normal_of
 
 SIDES = (0.25, 0.5)  # of a digit's square, as shares of the canvas
 TRIES = 20  # of finding a free place for a digit

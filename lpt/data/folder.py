@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import ImageData, Split
-from .images import Augment, Normal, first, normal_of, normalise, opened, splits_of
+from .base import ImageData, Split, first
+from .images import Augment, Normal, normal_of, normalise, opened, splits_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 AREA = (0.08, 1.0)  # share of the image that a random crop covers: Szegedy et al. 2015, section 6

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from .base import first
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -171,18 +172,3 @@ def _moments(images: Tensor) -> Normal:
         means.append(mean)
         deviations.append(variance.sqrt().clamp_min(1 / 255))  # a constant channel: one grey level
     return torch.stack(means).float(), torch.stack(deviations).float()
-
-
-def first(split_size: int, limit: int | None) -> int:
-    """How many training images `train_limit=limit` leaves of `split_size`.
-
-    Raises:
-        UserError: less than one, or more than there are.
-    """
-    if limit is None:
-        return split_size
-    if not isinstance(limit, int) or not 1 <= limit <= split_size:
-        raise UserError(
-            f"data.train_limit={limit}: there are {split_size} training images; give 1 .. {split_size}, or null"
-        )
-    return limit

@@ -9,33 +9,52 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import UserError
 
 _OPEN: dict[str, Callable[..., Any]] = {"": open, ".xz": lzma.open, ".gz": gzip.open}
+Item = TypeVar("Item")
 SPECIAL = PAD, BEGIN, END = "<pad>", "<bos>", "<eos>"  # the first three tokens of every vocabulary of subwords
 
 
-def read_lines(folder: Path, name: str, layout: str) -> list[str]:
-    """The lines of `folder/name`, or of that file packed as .xz or .gz, without their ends.
+class TextFolder:
+    """A folder of text files.
 
     Args:
-        layout: what the folder must hold and where it comes from, for the message.
+        path: the folder.
+        layout: what it must hold and where that comes from, for messages.
 
     Raises:
-        UserError: the file is missing, or is no UTF-8 text.
+        UserError: `path` is None.
     """
-    for ending, opened in _OPEN.items():
-        file = folder / f"{name}{ending}"
-        if file.is_file():
-            try:
-                with opened(file, "rt", encoding="utf-8", newline="\n") as handle:
-                    text: str = handle.read()
-            except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-                raise UserError(f"{file} cannot be read as UTF-8 text ({error}); convert or fetch it") from error
-            return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
-    raise UserError(f"{folder / name} is missing (also as .xz or .gz); data.path must be {layout}")
+
+    def __init__(self, path: str | None, layout: str) -> None:
+        if path is None:
+            raise UserError(f"data.path is missing: give data.path=DIR, {layout}")
+        self.path, self.layout = Path(path), layout
+
+    def lines(self, name: str) -> list[str]:
+        """The lines of the file `name`, or of that file packed as .xz or .gz, without their ends.
+
+        Raises:
+            UserError: the file is missing, or is no UTF-8 text.
+        """
+        for ending, opened in _OPEN.items():
+            file = self.path / f"{name}{ending}"
+            if file.is_file():
+                try:
+                    with opened(file, "rt", encoding="utf-8", newline="\n") as handle:
+                        text: str = handle.read()
+                except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
+                    raise UserError(f"{file} cannot be read as UTF-8 text ({error}); convert or fetch it") from error
+                return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+        raise UserError(f"{self.path / name} is missing (also as .xz or .gz); data.path must be {self.layout}")
+
+
+def held_out(items: Sequence[Item], every: int) -> tuple[list[Item], list[Item]]:
+    """What is left for training, and every `every`-th of `items`, the first among them, for validation."""
+    return [item for i, item in enumerate(items) if i % every], list(items[::every])
 
 
 def bpe(texts: Sequence[str], size: int, cache: str | None = None) -> Any:

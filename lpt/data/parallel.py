@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +14,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
-from .lines import BEGIN, END, PAD, bpe, read_lines
+from .base import first
+from .lines import BEGIN, END, PAD, TextFolder, bpe, held_out
 
-Lines = tuple[list[str], list[str]]  # source and target, line by line
+Pairing = list[tuple[str, str]]  # source and target, line by line
 Tokens = list[int]
 
 IWSLT = (
@@ -112,14 +112,11 @@ def parallel(
     """
     parts = [part for part in (train, val, test) if part]
     files = ", ".join(f"{part}.{language}" for part in parts for language in (source, target))
-    layout = f"a folder with {files}: UTF-8 text, one sentence a line"
-    if path is None:
-        raise UserError(f"data.path is missing: give data.path=DIR, {layout}")
-    folder = Path(path)
+    folder = TextFolder(path, f"a folder with {files}: UTF-8 text, one sentence a line")
 
-    def read(part: str) -> Lines:
-        sides = [read_lines(folder, f"{part}.{language}", layout) for language in (source, target)]
-        return _paired(f"{folder}/{part}.{{{source},{target}}}", *sides)
+    def read(part: str) -> Pairing:
+        sides = [folder.lines(f"{part}.{language}") for language in (source, target)]
+        return _paired(f"{folder.path}/{part}.{{{source},{target}}}", *sides)
 
     return _corpus(
         name, read(train), read(val), read(test) if test else None, f"{source} to {target}", vocabulary_size, longest,
@@ -145,19 +142,13 @@ def iwslt14(
     Raises:
         UserError: as of `parallel`.
     """
-    if path is None:
-        raise UserError(f"data.path is missing: give data.path=DIR, {IWSLT}")
-    folder = Path(path)
-    tagged = [read_lines(folder, f"train.tags.de-en.{language}", IWSLT) for language in ("de", "en")]
-    sources, targets = _paired(f"{folder}/train.tags.de-en.{{de,en}}", *(_untagged(lines) for lines in tagged))
-    held: Lines = (sources[::IWSLT_VAL_EVERY], targets[::IWSLT_VAL_EVERY])
-    kept: Lines = tuple([x for i, x in enumerate(side) if i % IWSLT_VAL_EVERY] for side in (sources, targets))  # type: ignore[assignment]
-    test: Lines = ([], [])
+    folder = TextFolder(path, IWSLT)
+    sides = [_untagged(folder.lines(f"train.tags.de-en.{language}")) for language in ("de", "en")]
+    kept, held = held_out(_paired(f"{folder.path}/train.tags.de-en.{{de,en}}", *sides), IWSLT_VAL_EVERY)
+    test: Pairing = []
     for part in IWSLT_TEST:
         files = [f"IWSLT14.{part}.de-en.{language}.xml" for language in ("de", "en")]
-        sides = [_segments(read_lines(folder, file, IWSLT)) for file in files]
-        for side, more in zip(test, _paired(f"{folder}/{files[0]} and {files[1]}", *sides), strict=True):
-            side += more
+        test += _paired(f"{folder.path}/{files[0]} and {files[1]}", *(_segments(folder.lines(file)) for file in files))
     return _corpus("iwslt14", kept, held, test, "TED talks, de to en", vocabulary_size, longest, train_limit, cache)
 
 
@@ -194,10 +185,9 @@ def number_names(
     if min(pairs, val_pairs) < 1 or pairs + val_pairs > largest + 1:
         raise UserError(f"data.pairs={pairs} and data.val_pairs={val_pairs}: give from 1 to {largest + 1} together")
     numbers = random.Random(seed).sample(range(largest + 1), pairs + val_pairs)
-    names, digits = [in_words(n) for n in numbers], [" ".join(str(n)) for n in numbers]
-    fit, held = ((names[part], digits[part]) for part in (slice(pairs), slice(pairs, None)))
+    made = [(in_words(n), " ".join(str(n))) for n in numbers]
     what = f"English names of numbers up to {largest:,} to digits (made, seed {seed})"
-    return _corpus("number_names", fit, held, None, what, vocabulary_size, longest, train_limit, cache)
+    return _corpus("number_names", made[:pairs], made[pairs:], None, what, vocabulary_size, longest, train_limit, cache)
 
 
 def in_words(number: int) -> str:
@@ -229,41 +219,40 @@ def _segments(lines: list[str]) -> list[str]:
     return [html.unescape(m[1].strip()) for line in lines if (m := re.search(r"<seg[^>]*>(.*)</seg>", line))]
 
 
-def _paired(where: str, sources: list[str], targets: list[str]) -> Lines:
+def _paired(where: str, sources: list[str], targets: list[str]) -> Pairing:
     if len(sources) != len(targets):
         raise UserError(f"{where}: {len(sources)} lines against {len(targets)}; line i must translate line i")
     if not sources:
         raise UserError(f"{where}: there is no sentence in them")
-    return [line.strip() for line in sources], [line.strip() for line in targets]
+    return [(s.strip(), t.strip()) for s, t in zip(sources, targets, strict=True)]
 
 
 def _corpus(
-    name: str, train: Lines, val: Lines, test: Lines | None, what: str, vocabulary_size: int, longest: int,
+    name: str, train: Pairing, val: Pairing, test: Pairing | None, what: str, vocabulary_size: int, longest: int,
     train_limit: int | None, cache: str | None,
 ) -> PairData:  # fmt: skip
     if isinstance(longest, bool) or not isinstance(longest, int) or longest < 3:
         raise UserError(f"data.longest={longest!r}: give at least 3 tokens, two of which are <bos> and <eos>")
-    pairs = [pair for pair in zip(*train, strict=True) if all(pair)]
-    if train_limit is not None and not 1 <= train_limit <= len(pairs):
-        raise UserError(f"data.train_limit={train_limit}: give 1 to {len(pairs)} pairs, or null for all")
+    pairs = [pair for pair in train if all(pair)]
+    limit = first(len(pairs), train_limit, "pairs")
     tokenizer = bpe([line for pair in pairs for line in pair], vocabulary_size, cache)
     pad, begin, end = (tokenizer.token_to_id(token) for token in (PAD, BEGIN, END))
 
-    def encoded(sources: Sequence[str], targets: Sequence[str], most: int | None) -> list[tuple[Tokens, Tokens]]:
-        sides = [[line.ids for line in tokenizer.encode_batch(list(side))] for side in (sources, targets)]
+    def encoded(lines: Pairing, most: int | None = None) -> list[tuple[Tokens, Tokens]]:
+        sides = [[line.ids for line in tokenizer.encode_batch(list(side))] for side in zip(*lines, strict=True)]
         return [
             ([*s[: most and most - 1], end], [begin, *t[: most and most - 2], end]) for s, t in zip(*sides, strict=True)
         ]
 
-    chosen = pairs[:train_limit]
-    tokens = encoded([s for s, _ in chosen], [t for _, t in chosen], None)
+    chosen = pairs[:limit]
+    tokens = encoded(chosen)
     short = [i for i, pair in enumerate(tokens) if max(map(len, pair)) <= longest]
     if not short:
         raise UserError(f"no training pair has both sides, and at most data.longest={longest} tokens")
-    gone = len(train[0]) - len(pairs), len(chosen) - len(short)
+    gone = len(train) - len(pairs), len(chosen) - len(short)
     note = f"{what}, {tokenizer.get_vocab_size()} subwords of both"
     if any(gone):
         note += f"; left out of training: {gone[0]} pairs with an empty side, {gone[1]} longer than {longest} tokens"
-    held = [Pairs(encoded(*part, longest), part[1], pad) for part in (val, test) if part]
+    held = [Pairs(encoded(part, longest), [t for _, t in part], pad) for part in (val, test) if part]
     fit = Pairs([tokens[i] for i in short], [chosen[i][1] for i in short], pad)
     return PairData(name, tokenizer, fit, held[0], note, held[1] if test else None)

@@ -6,14 +6,14 @@ import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .lines import bpe, read_lines
+from .base import first
+from .lines import TextFolder, bpe, held_out
 
 END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
 HELD_OUT_EVERY = 10  # paragraphs, in pydoc
@@ -136,15 +136,12 @@ def text(
         UserError: a missing or unreadable file, with what to put where; an empty text; a value that is not possible.
     """
     layout = _LAYOUTS.get(name, f"a folder with {', '.join(part for part in (train, val, test) if part)}: UTF-8 text")
-    if path is None:
-        raise UserError(f"data.path is missing: give data.path=DIR, {layout}")
-    if tokens not in _ENCODERS:
-        raise UserError(f"data.tokens={tokens!r} is not one of {', '.join(_ENCODERS)}")
-    folder = Path(path)
-    parts = {part: read_lines(folder, file, layout) for part, file in (("train", train), ("val", val)) if file}
+    folder = TextFolder(path, layout)
+    _check_tokens(tokens)
+    parts = {part: folder.lines(file) for part, file in (("train", train), ("val", val)) if file}
     if test is not None:
-        parts["test"] = read_lines(folder, test, layout)
-    return _corpus(name, parts, str(folder), tokens, vocabulary_size, train_limit, cache)
+        parts["test"] = folder.lines(test)
+    return _corpus(name, parts, str(folder.path), tokens, vocabulary_size, train_limit, cache)
 
 
 def pydoc(
@@ -161,21 +158,21 @@ def pydoc(
     Raises:
         UserError: a value that is not possible; a Python without its help texts.
     """
-    if tokens not in _ENCODERS:
-        raise UserError(f"data.tokens={tokens!r} is not one of {', '.join(_ENCODERS)}")
+    _check_tokens(tokens)
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise UserError("this Python came without its help texts (pydoc_data); choose another data=") from error
     paragraphs = [p for _, topic in sorted(topics.items()) for p in topic.split("\n\n") if p.strip()]
     paragraphs = list(dict.fromkeys(" ".join(p.split()) for p in paragraphs))
-    parts = {
-        "train": [p for i, p in enumerate(paragraphs) if i % HELD_OUT_EVERY],
-        "val": paragraphs[::HELD_OUT_EVERY],
-    }
-    return _corpus(
-        "pydoc", parts, f"Python {platform.python_version()}'s help", tokens, vocabulary_size, train_limit, cache
-    )
+    parts = dict(zip(("train", "val"), held_out(paragraphs, HELD_OUT_EVERY), strict=True))
+    where = f"Python {platform.python_version()}'s help"
+    return _corpus("pydoc", parts, where, tokens, vocabulary_size, train_limit, cache)
+
+
+def _check_tokens(tokens: str) -> None:
+    if tokens not in _ENCODERS:
+        raise UserError(f"data.tokens={tokens!r} is not one of {', '.join(_ENCODERS)}")
 
 
 def _corpus(
@@ -186,9 +183,7 @@ def _corpus(
     for part, ids in encoded.items():
         if len(ids) < 2:
             raise UserError(f"the {part} text in {where} has {len(ids)} tokens: it needs at least two")
-    limit = len(encoded["train"]) if train_limit is None else train_limit
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 < limit <= len(encoded["train"]):
-        raise UserError(f"data.train_limit={train_limit!r}: give 2 to {len(encoded['train'])} tokens, or null for all")
+    limit = first(len(encoded["train"]), train_limit, "tokens", least=2)
     splits = {part: Text(ids[:limit] if part == "train" else ids) for part, ids in encoded.items()}
     note = f"{where}, {note}" if name == "pydoc" else note
     return TextData(name, vocabulary, splits["train"], splits["val"], note, splits.get("test"))

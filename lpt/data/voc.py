@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from .base import first
 from .detection import DetectionData, Scene, Scenes, Views
 from .folder import SUFFIXES
-from .images import first, normal_of, opened
+from .images import normal_of, opened
 
 LAYOUT = (
     "Annotations/ID.xml, JPEGImages/ID.jpg and ImageSets/Main/train.txt with an ID a line, or a folder "
