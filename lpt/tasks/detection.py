@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..callbacks.step import every_rank
 from ..data.detection import PADDING, DetectionData
 from ..errors import UserError
-from .task import Task
+from .task import Task, at_least_one, of_all_ranks
 
 OVERLAP = 0.5  # a default box of at least this IoU with an object is to find it: Liu et al. 2016, section 2.2
 NEGATIVES = 3  # default boxes of the background that are learned, for each that finds an object
@@ -66,9 +65,7 @@ class Detection(Task):
         for key, value in {"score": score, "overlap": overlap}.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise UserError(f"task.{key}={value!r}: give a number from 0 to below 1")
-        for key, value in {"most": most, "map_every": map_every}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"task.{key}={value!r}: give a whole number from 1 upward")
+        at_least_one(most=most, map_every=map_every)
         super().__init__(model, data, *args, **more)
         if not hasattr(model, "default_boxes"):
             raise UserError(f"{type(model).__name__} finds no boxes: choose model=ssdlite for task=detection")
@@ -92,7 +89,7 @@ class Detection(Task):
 
     def evaluate(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         scores, offsets = self.model(batch[0])
-        if self._measures():
+        if self.due(self.map_every):
             rows = zip(*batch[1:4], strict=True)
             for index, found, (boxes, labels, difficult) in zip(
                 batch[4].tolist(), self.boxes(scores, offsets), rows, strict=True
@@ -103,11 +100,10 @@ class Detection(Task):
         return self._loss((scores, offsets), batch)
 
     def collected(self) -> dict[str, float]:
-        if not self._measures():
+        if not self.due(self.map_every):
             return {}
-        images = {i: both for part in every_rank(self.found) for i, both in part.items()}
+        found, objects = zip(*of_all_ranks(self.found).values(), strict=True)
         self.found = {}
-        found, objects = zip(*(images[i] for i in sorted(images)), strict=True)
         return {"map50": map50(list(found), list(objects))}
 
     @torch.no_grad()
@@ -174,14 +170,6 @@ class Detection(Task):
         images = [self.targets(*objects) for objects in zip(*batch[1:4], strict=True)]
         classes, aims = (torch.stack(part) for part in zip(*images, strict=True))
         return classes, aims
-
-    def _measures(self) -> bool:
-        """Whether the present validation ends with `map50`: outside a Trainer it always does."""
-        trainer = self._trainer
-        if trainer is None:
-            return True
-        last = trainer.global_step >= self.total_steps
-        return last or (trainer.current_epoch + 1) % self.map_every == 0
 
 
 def hardest(loss: Tensor, allowed: Tensor, counts: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from ..callbacks.step import every_rank, own_rank
 from ..data.text import TextData
-from ..errors import UserError
 from ..models.lstm import State
-from .task import Loader, Task
+from .task import Loader, Task, at_least_one
 
 
 class LanguageModelling(Task):
@@ -35,8 +34,7 @@ class LanguageModelling(Task):
     reads = TextData
 
     def __init__(self, model: Any, data: TextData, *args: Any, bptt: int = 35, **more: Any) -> None:
-        if isinstance(bptt, bool) or not isinstance(bptt, int) or bptt < 1:
-            raise UserError(f"task.bptt={bptt!r}: give a whole number from 1 upward")
+        at_least_one(bptt=bptt)
         super().__init__(model, data, *args, **more)
         self.bptt = bptt
         data.val.columns(self.eval_batch_size, bptt)  # a mistake should show before the run starts

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..callbacks.step import every_rank
 from ..data.loader import Batches
 from ..errors import UserError
 from .schedules import Schedule
@@ -22,6 +23,17 @@ class Loader(Batches):
     """Batches as Lightning wants them: it looks for this attribute beside `sampler`."""
 
     batch_sampler = None
+
+
+def at_least_one(**numbers: Any) -> None:
+    """Check settings of a task that are whole numbers from 1 upward.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"task.{name}={value!r}: give a whole number from 1 upward")
 
 
 class Task(pl.LightningModule):
@@ -42,6 +54,7 @@ class Task(pl.LightningModule):
     # The metric that decides which checkpoint is the best, and whether more of it is better.
     monitor, more_is_better = "val/loss", False
     reads: type = object  # the kind of data set that it learns from
+    loader = Loader
 
     def __init__(
         self,
@@ -124,7 +137,7 @@ class Task(pl.LightningModule):
     def train_batches(self, rank: int = 0, world: int = 1) -> Loader:
         """The training data as one of `world` processes sees it."""
         train = self.data.train
-        return Loader(train, self.batch_size, shuffle=True, seed=self.seed, drop_last=True, rank=rank, world=world)
+        return self.loader(train, self.batch_size, shuffle=True, seed=self.seed, drop_last=True, rank=rank, world=world)
 
     def fingerprint(self) -> str:
         """Eight digits that change with the data: of its description, its sizes, and the first validation batch."""
@@ -136,4 +149,17 @@ class Task(pl.LightningModule):
 
     def val_batches(self, rank: int = 0, world: int = 1) -> Loader:
         """The validation data as one of `world` processes sees it."""
-        return Loader(self.data.val, self.eval_batch_size, rank=rank, world=world)
+        return self.loader(self.data.val, self.eval_batch_size, rank=rank, world=world)
+
+    def due(self, every: int) -> bool:
+        """Whether the present validation is that of an `every`-th epoch or of the last; outside a Trainer it is."""
+        trainer = self._trainer
+        if trainer is None:
+            return True
+        return trainer.global_step >= self.total_steps or (trainer.current_epoch + 1) % every == 0
+
+
+def of_all_ranks(kept: dict[int, Any]) -> dict[int, Any]:
+    """What the processes have kept of examples, by their indices and in the order of these, each example once."""
+    merged = {index: entry for part in every_rank(kept) for index, entry in part.items()}
+    return {index: merged[index] for index in sorted(merged)}

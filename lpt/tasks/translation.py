@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from ..callbacks.step import every_rank
 from ..data.lines import BEGIN, END
 from ..data.loader import ByLength
 from ..data.parallel import PairData
 from ..errors import UserError
 from .beam import beam_search
-from .task import Loader, Task
+from .task import Loader, Task, at_least_one, of_all_ranks
 
 
 class PairLoader(Loader, ByLength):
@@ -41,6 +40,7 @@ class Translation(Task):
 
     monitor, more_is_better = "val/bleu", True
     reads = PairData
+    loader = PairLoader
 
     def __init__(
         self,
@@ -55,9 +55,7 @@ class Translation(Task):
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise UserError(f"task.label_smoothing={label_smoothing!r}: give a share from 0 to below 1")
-        for name, value in {"beam": beam, "bleu_every": bleu_every}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"task.{name}={value!r}: give a whole number from 1 upward")
+        at_least_one(beam=beam, bleu_every=bleu_every)
         if isinstance(length_penalty, bool) or not isinstance(length_penalty, (int, float)) or length_penalty < 0:
             raise UserError(f"task.length_penalty={length_penalty!r}: give a number from 0 upward")
         super().__init__(model, data, *args, **more)
@@ -82,7 +80,7 @@ class Translation(Task):
         return {"perplexity": math.exp(min(means["nll"], 700.0))}
 
     def evaluate(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        if self._translates():
+        if self.due(self.bleu_every):
             source, _, index = batch
             begin, end = (self.data.tokenizer.token_to_id(token) for token in (BEGIN, END))
             found = beam_search(self.model, source, begin, end, self.beam, self.length_penalty)
@@ -90,33 +88,16 @@ class Translation(Task):
         return self.loss(batch)
 
     def collected(self) -> dict[str, float]:
-        if not self._translates():
+        if not self.due(self.bleu_every):
             return {}
         from sacrebleu.metrics import BLEU  # needed here only
 
-        found = {index: text for part in every_rank(self.translations) for index, text in part.items()}
+        found = of_all_ranks(self.translations)
         self.translations = {}
         metric = BLEU()
-        score = metric.corpus_score(
-            [found[i] for i in sorted(found)], [[self.data.val.texts[i] for i in sorted(found)]]
-        )
+        score = metric.corpus_score(list(found.values()), [[self.data.val.texts[i] for i in found]])
         self._signature = str(metric.get_signature())
         return {"bleu": score.score}
 
     def notes(self) -> dict[str, Any]:
         return {"bleu_signature": self._signature} if self._signature else {}
-
-    def train_batches(self, rank: int = 0, world: int = 1) -> Loader:
-        train = self.data.train
-        return PairLoader(train, self.batch_size, True, self.seed, drop_last=True, rank=rank, world=world)
-
-    def val_batches(self, rank: int = 0, world: int = 1) -> Loader:
-        return PairLoader(self.data.val, self.eval_batch_size, rank=rank, world=world)
-
-    def _translates(self) -> bool:
-        """Whether the present validation has a search: outside a Trainer it always has."""
-        trainer = self._trainer
-        if trainer is None:
-            return True
-        last = trainer.global_step >= self.total_steps
-        return last or (trainer.current_epoch + 1) % self.bleu_every == 0
