@@ -120,12 +120,7 @@ def _measure(
     title: str, progress: bool,
 ) -> None:  # fmt: skip
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
-    replace(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
-    run_id = folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
-    folder.write_summary(
-        status="running", title=title, command=_command(), checkpoint=str(file), wandb_id=run_id,
-        git_commit=summary.git_commit(), versions=summary.versions(), hardware=summary.hardware(),
-    )  # fmt: skip
+    run_id = _begun(cfg, folder, file, title)
     logger = build("logger", cfg.logger, folder=folder.path, config=config, run_id=run_id)
     task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
     batches = take(task, config["batches"])
@@ -157,16 +152,33 @@ def _measure(
         watch.close()
         seconds = spent()
         folder.write_summary(wall_seconds=round(seconds, 1))
-    figures = draw(ranking, folder.path, title)
-    replace(folder.path / "ranking.csv", ranking.csv())
-    text = "\n".join(
-        [*ranking.settings, "", ranking.table(20, LABELLED), "", f"{ranking.summary()}; {seconds:.0f} s",
-         verdict(ranking), f"everything: {folder.path}/ (ranking.csv, figures as .png and .svg)"]
-    )  # fmt: skip
-    replace(folder.path / "ranking.txt", text + "\n")
+    figures = _written(ranking, folder.path, title, seconds)
     results = results_of(ranking)
     _to_wandb(logger, ranking, figures, results)
     folder.write_summary(status="finished", **results, wall_seconds=round(seconds, 1))
+
+
+def _begun(cfg: DictConfig, folder: SearchFolder, file: Path, title: str) -> str:
+    """Put into the folder what is known before anything is measured; returns the search's id at W&B."""
+    replace(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
+    run_id: str = folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
+    folder.write_summary(
+        status="running", title=title, command=_command(), checkpoint=str(file), wandb_id=run_id,
+        git_commit=summary.git_commit(), versions=summary.versions(), hardware=summary.hardware(),
+    )  # fmt: skip
+    return run_id
+
+
+def _written(ranking: Ranking, folder: Path, title: str, seconds: float) -> list[Path]:
+    """Put the ranking into the folder as a table, as text and as figures; returns the figures."""
+    figures = draw(ranking, folder, title)
+    replace(folder / "ranking.csv", ranking.csv())
+    text = "\n".join(
+        [*ranking.settings, "", ranking.table(20, LABELLED), "", f"{ranking.summary()}; {seconds:.0f} s",
+         verdict(ranking), f"everything: {folder}/ (ranking.csv, figures as .png and .svg)"]
+    )  # fmt: skip
+    replace(folder / "ranking.txt", text + "\n")
+    return figures
 
 
 def _command() -> str:

@@ -86,19 +86,12 @@ def search(
     order = np.random.default_rng(seed).permutation(len(batches)).tolist()
     found: Found = {}
     detailed: Found = {}
-    journal = journal or Journal()
-    with Probe(model, lambda batch: _loss(model, loss, batch), activation) as probe, journal:
+    with Probe(model, lambda batch: _loss(model, loss, batch), activation) as probe, journal or Journal() as known:
+        angles = Measured(probe, batches, order, chosen, known)
 
-        def evaluate(n: int, indices: Sequence[int], per_layer: bool = False) -> list[float]:
-            measure = None
-            for i in indices:
-                known = journal.known.get((order[n], chosen[i].name))
-                if known is None or (per_layer and not known.error_layers):
-                    measure = measure or probe.at(batches[order[n]])
-                    known = measure(chosen[i], per_layer)
-                    journal.write(order[n], chosen[i].name, known)
-                (detailed if per_layer else found)[n, i] = known
-            return [] if per_layer else [score(found[n, i], by) for i in indices]
+        def evaluate(n: int, indices: Sequence[int]) -> list[float]:
+            found.update(angles.of(n, indices))
+            return [score(found[n, i], by) for i in indices]
 
         top = min(top, len(chosen))
         if method == "race" and len(chosen) > top:
@@ -107,11 +100,40 @@ def search(
             method, outcome = "exhaustive", exhaustive(evaluate, len(chosen), len(batches), watch)
         leaders = [i for i in outcome.order if i in outcome.order[:top] or chosen[i].name in layers_of]
         for n in range(min(layers, len(outcome.scores))):
-            evaluate(n, leaders, per_layer=True)
+            detailed |= angles.of(n, leaders, per_layer=True)
     return Ranking(
         _rows(chosen, outcome, found, detailed, top), by, method, 1 - outcome.doubt, top, len(found),
         len(chosen) * len(batches), len(outcome.scores), len(detailed), settings(probe), list(probe.weights),
     )  # fmt: skip
+
+
+class Measured:
+    """Angles as the journal knows them, or as the probe measures them.
+
+    Args:
+        probe: of the model.
+        batches: all of them; the n-th to be run is `batches[order[n]]`.
+        formats: what is measured; format i is `formats[i]`.
+        journal: open.
+    """
+
+    def __init__(
+        self, probe: Probe, batches: Sequence[Any], order: Sequence[int], formats: Sequence[Format], journal: Journal
+    ) -> None:
+        self.probe, self.batches, self.order, self.formats, self.journal = probe, batches, order, formats, journal
+
+    def of(self, n: int, indices: Sequence[int], per_layer: bool = False) -> Found:
+        """The angles of these formats on the n-th batch, whose gradient is computed only if one is not known."""
+        batch, measure, found = self.order[n], None, {}
+        for i in indices:
+            format = self.formats[i]
+            known = self.journal.known.get((batch, format.name))
+            if known is None or (per_layer and not known.error_layers):
+                measure = measure or self.probe.at(self.batches[batch])
+                known = measure(format, per_layer)
+                self.journal.write(batch, format.name, known)
+            found[n, i] = known
+        return found
 
 
 def exhaustive(
