@@ -41,11 +41,8 @@ def beam_search(
     first_row = torch.arange(count, device=device)[:, None] * beam
     for position in range(int(limits.max())):
         steps = model.following(tokens[:, :, -1].flatten(), position, memory, mask, caches).float().log_softmax(-1)
-        steps = steps.view(count, beam, -1)
-        steps[:, :, [model.pad, begin]] = -torch.inf
         over = (position + 1 >= limits).expand(count, beam)
-        steps = torch.where(over[:, :, None], _only(end, steps, steps[:, :, end]), steps)
-        steps = torch.where(ended[:, :, None], _only(model.pad, steps, torch.zeros_like(scores)), steps)
+        steps = _allowed(steps.view(count, beam, -1), over, ended, model.pad, begin, end)
         totals = scores[:, :, None] + steps
         lengths = lengths + ~ended
         ranked = totals / lengths[:, :, None] ** length_penalty
@@ -67,6 +64,14 @@ def beam_search(
 def longest(lengths: Tensor) -> Tensor:
     """Most tokens of translations, the end included, of sentences of so many tokens."""
     return lengths * 3 // 2 + 10
+
+
+def _allowed(steps: Tensor, over: Tensor, ended: Tensor, pad: int, begin: int, end: int) -> Tensor:
+    """Log-probabilities (N, B, V) of what may follow: neither padding nor `begin`; the end alone where no more tokens
+    are allowed (`over`, (N, B)); padding alone, and for certain, where the end has come (`ended`, (N, B))."""
+    steps[:, :, [pad, begin]] = -torch.inf
+    steps = torch.where(over[:, :, None], _only(end, steps, steps[:, :, end]), steps)
+    return torch.where(ended[:, :, None], _only(pad, steps, torch.zeros_like(steps[:, :, pad])), steps)
 
 
 def _only(token: int, steps: Tensor, value: Tensor) -> Tensor:
