@@ -37,7 +37,8 @@ from torch import Tensor, nn
 
 import lpt
 from lpt.benchmarks.arguments import check_machine, earlier
-from lpt.benchmarks.measuring import timed
+from lpt.benchmarks.measuring import quartiles, timed
+from lpt.benchmarks.stepping import Stepping
 from lpt.execution.bf16 import ExactProducts
 from lpt.execution.heap import keep_freed_memory
 from lpt.execution.packing import Packing
@@ -46,7 +47,7 @@ STOCK, GIVEN_BACK = "stock torch", "stock torch, freed memory given back"
 VARIANTS = (STOCK, GIVEN_BACK, "memory=plain", "memory=packed")
 
 
-class Step:
+class Step(Stepping):
     """A training step of ResNet-18 in one of VARIANTS; quantized: FP134, log4_hyst, compile=rounding."""
 
     def __init__(self, variant: str, batch: int, size: int, device: str) -> None:
@@ -54,28 +55,15 @@ class Step:
         if variant in (STOCK, GIVEN_BACK):
             from torchvision.models import resnet18
 
-            self.model: nn.Module = resnet18(num_classes=1000)
+            model: nn.Module = resnet18(num_classes=1000)
         else:
-            self.model = lpt.models.torchvision("resnet18", classes=1000)
-        self.model.to(device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
-        self.flow = self.packing = None
+            model = lpt.models.torchvision("resnet18", classes=1000)
+        super().__init__(model.to(device), rate=0.01)
+        self.packing = None
         if variant not in (STOCK, GIVEN_BACK):
-            self.flow = lpt.attach_(self.model)
-            self.flow.mode.fused = True
-            lpt.attach_weights_(self.model, self.optimizer, "log4_hyst", fused=True)
-            self.packing = Packing(self.flow) if variant == "memory=packed" else None
+            flow = self.quantize(fuse=True)
+            self.packing = Packing(flow) if variant == "memory=packed" else None
         self.x, self.y = torch.randn(batch, 3, size, size).to(device), torch.randint(1000, (batch,)).to(device)
-
-    def loss(self) -> Tensor:
-        return nn.functional.cross_entropy(self.model(self.x), self.y)
-
-    def __call__(self) -> None:
-        self.optimizer.zero_grad()
-        self.loss().backward()
-        if self.flow:
-            self.flow.step()
-        self.optimizer.step()
 
     def kept(self) -> int:
         """Bytes that the graph of one forward pass keeps, parameters apart, each memory once."""
@@ -107,7 +95,7 @@ def one(variant: str, args: argparse.Namespace) -> dict[str, float]:
     before = _forget_the_peak(args.device)
     step()
     peak = _peak(args.device) - before
-    middle = 1e3 * sorted(timed(step) for _ in range(args.rounds))[args.rounds // 2]
+    middle = 1e3 * quartiles([timed(step) for _ in range(args.rounds)])[1]
     return {"kept_mb": step.kept() / 1e6, "peak_mb": peak / 1e6, "ms": middle}
 
 
@@ -191,19 +179,14 @@ def keeping(name: str, outputs: dict[str, Tensor]) -> Callable[..., None]:
 def growth(args: argparse.Namespace) -> dict[str, Any]:
     """The process's memory over many steps."""
     torch.manual_seed(0)
-    model = lpt.models.ResNet(8, classes=10, in_channels=1, width=4)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    flow = lpt.attach_(model)
-    lpt.attach_weights_(model, optimizer, "log4_hyst")
-    x, y = torch.randn(8, 1, 8, 8), torch.randint(10, (8,))
+    step = Stepping(lpt.models.ResNet(8, classes=10, in_channels=1, width=4), rate=0.01)
+    step.quantize(fuse=False)
+    step.x, step.y = torch.randn(8, 1, 8, 8), torch.randint(10, (8,))
     found: dict[str, Any] = {}
-    for step in range(1, args.steps + 1):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        flow.step()
-        optimizer.step()
-        if step in (max(1, args.steps // 10), args.steps):
-            found[f"MB after {step} steps"] = _resident() / 1e6
+    for count in range(1, args.steps + 1):
+        step()
+        if count in (max(1, args.steps // 10), args.steps):
+            found[f"MB after {count} steps"] = _resident() / 1e6
     print("\nMemory over steps")
     for what, value in found.items():
         print(f"{what:40s}{value:9.1f}", flush=True)

@@ -2,6 +2,7 @@
 
 arguments   checks of the command line, before any work
 measuring   works that take turns, their medians and ratios, and the table that is printed
+stepping    a training step on one batch, called again and again
 rounding    each rounding beside a copy, and other libraries at the same work
 training    the training step: ratios, curves over model and batch size, the profile
 starting    the time before the first step: imports and compilation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from .. import DataFlow, attach_, attach_weights_
 from ..dataflow.quantizer import Quantizer
 from ..execution.bf16 import ExactProducts
 from ..indicators import angle
 from ..models import ResNet, torchvision
 from ..weights import QuantizedWeights
-from .measuring import Work, quartiles
+from .measuring import Work, quartiles, timed
+from .stepping import Stepping
 
 PROBE_EVERY = 100  # steps, as conf/indicators/default.yaml has it
 PROBE_BATCH = 64
 
 
-class Step:
+class Step(Stepping):
     """One training step of a ResNet, called again and again on the same random batch.
 
     Args:
@@ -45,15 +44,11 @@ class Step:
         model: nn.Module = torchvision("resnet18", classes=1000) if large else ResNet(depth, classes=10, in_channels=3)
         side = 224 if large else 32
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        self.flow = None
+        super().__init__(model.to(device, memory_format=layout), rate=0.1)  # type: ignore[call-overload]
         if quantized:
-            self.flow = attach_(model, DataFlow(scaling=scaling))
-            self.flow.mode.fused = fuse
-            attach_weights_(model, self.optimizer, "log4_hyst", fused=fuse)
+            flow = self.quantize(fuse, scaling)
             if bf16:
-                ExactProducts(self.flow)
+                ExactProducts(flow)
         self.bf16 = bf16
         self.x = torch.randn(batch, 3, side, side, device=device).to(memory_format=layout)
         self.y = torch.randint(1000 if large else 10, (batch,), device=device)
@@ -65,13 +60,6 @@ class Step:
         """Of the batch, or of its first `share` images."""
         with torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16):
             return nn.functional.cross_entropy(self.model(self.x[:share]), self.y[:share])
-
-    def __call__(self) -> None:
-        self.optimizer.zero_grad()
-        self.loss().backward()
-        if self.flow:
-            self.flow.step()
-        self.optimizer.step()
 
     def probe(self) -> None:
         """What the indicators do every PROBE_EVERY steps: the gradient's angle, saturation and underflow."""
@@ -174,10 +162,10 @@ def profiled(depth: int, batch: int, device: str, rounds: int) -> dict[str, floa
     plain, quantized = Step(depth, batch, device), Step(depth, batch, device, quantized=True, fuse=True)
     for run in (plain, quantized):
         run()
-    found = {"plain step": sum(_milliseconds(plain) for _ in range(rounds)) / rounds}
+    found = {"plain step": 1e3 * sum(timed(plain) for _ in range(rounds)) / rounds}
     counted: list[int] = []
     with _recorded(counted), profile(activities=[ProfilerActivity.CPU]) as profiler:
-        found["quantized step"] = sum(_milliseconds(quantized) for _ in range(rounds)) / rounds
+        found["quantized step"] = 1e3 * sum(timed(quantized) for _ in range(rounds)) / rounds
     spent = {event.key: event.cpu_time_total / 1e3 / rounds for event in profiler.key_averages()}
     found["rounding"], found["weights"] = spent["rounding"], spent["weights"]
     stepping = sum(time for key, time in spent.items() if key.startswith("Optimizer.step"))
@@ -222,14 +210,8 @@ def _recorded(counted: list[int]) -> Iterator[None]:
             setattr(owner, name, function)
 
 
-def _milliseconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - start)
-
-
 def _copy_milliseconds(device: str) -> float:
     """A byte's share of a copy of 2**24 elements, reading and writing."""
     x = torch.randn(2**24, device=device)
     out = torch.empty_like(x)
-    return quartiles([_milliseconds(lambda: out.copy_(x)) for _ in range(9)])[1] / (8 * x.numel())
+    return 1e3 * quartiles([timed(lambda: out.copy_(x)) for _ in range(9)])[1] / (8 * x.numel())

@@ -1,0 +1,42 @@
+"""A training step on one batch, called again and again: what the scripts time and measure."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import DataFlow, Flow, attach_, attach_weights_
+
+
+class Stepping:
+    """One step of SGD with momentum, called again and again on `x` and `y`, which subclasses or users set.
+
+    Args:
+        model: the network, on its device.
+        rate: the learning rate.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __init__(self, model: nn.Module, rate: float) -> None:
+        self.model = model
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+        self.flow: Flow | None = None
+
+    def quantize(self, fuse: bool, scaling: str = "tracked") -> Flow:
+        """A, E and G in FP134, weights log4_hyst; with `fuse` the rounding is compiled. Returns the data flow."""
+        self.flow = attach_(self.model, DataFlow(scaling=scaling))
+        self.flow.mode.fused = fuse
+        attach_weights_(self.model, self.optimizer, "log4_hyst", fused=fuse)
+        return self.flow
+
+    def loss(self) -> Tensor:
+        return nn.functional.cross_entropy(self.model(self.x), self.y)
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad()
+        self.loss().backward()
+        if self.flow:
+            self.flow.step()
+        self.optimizer.step()
