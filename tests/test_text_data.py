@@ -14,7 +14,7 @@ from corpora import write_pairs, write_text
 from lpt.data import Batches, PairData, iwslt14, number_names, parallel, pydoc, text
 from lpt.data.lines import bpe
 from lpt.data.loader import ByLength
-from lpt.data.parallel import in_words
+from lpt.data.number_names import in_words
 from lpt.data.text import Text
 from lpt.errors import UserError
 

@@ -14,7 +14,8 @@ from .folder import folder
 from .images import Augment, Images
 from .loader import Batches
 from .npz import npz
-from .parallel import PairData, iwslt14, number_names, parallel
+from .number_names import number_names
+from .parallel import PairData, iwslt14, parallel
 from .text import TextData, pydoc, text
 from .voc import voc
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ def parallel(
         sides = [folder.lines(f"{part}.{language}") for language in (source, target)]
         return _paired(f"{folder.path}/{part}.{{{source},{target}}}", *sides)
 
-    return _corpus(
+    return corpus(
         name, read(train), read(val), read(test) if test else None, f"{source} to {target}", vocabulary_size, longest,
         train_limit, cache,
     )  # fmt: skip
@@ -149,58 +148,7 @@ def iwslt14(
     for part in IWSLT_TEST:
         files = [f"IWSLT14.{part}.de-en.{language}.xml" for language in ("de", "en")]
         test += _paired(f"{folder.path}/{files[0]} and {files[1]}", *(_segments(folder.lines(file)) for file in files))
-    return _corpus("iwslt14", kept, held, test, "TED talks, de to en", vocabulary_size, longest, train_limit, cache)
-
-
-ONES = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-
-
-def number_names(
-    pairs: int = 20000,
-    val_pairs: int = 500,
-    largest: int = 999_999,
-    seed: int = 0,
-    vocabulary_size: int = 300,
-    longest: int = 100,
-    train_limit: int | None = None,
-    cache: str | None = None,
-) -> PairData:
-    """Numbers in English words to be translated into digits, "forty two" -> "4 2": made, not downloaded.
-
-    Args:
-        pairs, val_pairs: how many; no number is in both parts.
-        largest: the largest number.
-        seed: of the numbers.
-        vocabulary_size, longest, train_limit, cache: as of `parallel`.
-
-    Raises:
-        UserError: more pairs than there are numbers; values that are not possible.
-    """
-    if not 0 < largest < 1_000_000:
-        raise UserError(f"data.largest={largest}: give 1 to 999999")
-    if min(pairs, val_pairs) < 1 or pairs + val_pairs > largest + 1:
-        raise UserError(f"data.pairs={pairs} and data.val_pairs={val_pairs}: give from 1 to {largest + 1} together")
-    numbers = random.Random(seed).sample(range(largest + 1), pairs + val_pairs)
-    made = [(in_words(n), " ".join(str(n))) for n in numbers]
-    what = f"English names of numbers up to {largest:,} to digits (made, seed {seed})"
-    return _corpus("number_names", made[:pairs], made[pairs:], None, what, vocabulary_size, longest, train_limit, cache)
-
-
-def in_words(number: int) -> str:
-    """The English name of a number below a million: 1042 is "one thousand forty two"."""
-    thousands, rest = divmod(number, 1000)
-    hundreds, last = divmod(rest, 100)
-    words = [in_words(thousands), "thousand"] if thousands else []
-    words += [ONES[hundreds], "hundred"] if hundreds else []
-    if last >= 20:
-        words += [TENS[last // 10 - 2], *([ONES[last % 10]] if last % 10 else [])]
-    elif last or not words:
-        words.append(ONES[last])
-    return " ".join(words)
+    return corpus("iwslt14", kept, held, test, "TED talks, de to en", vocabulary_size, longest, train_limit, cache)
 
 
 def _untagged(lines: list[str]) -> list[str]:
@@ -227,10 +175,11 @@ def _paired(where: str, sources: list[str], targets: list[str]) -> Pairing:
     return [(s.strip(), t.strip()) for s, t in zip(sources, targets, strict=True)]
 
 
-def _corpus(
+def corpus(
     name: str, train: Pairing, val: Pairing, test: Pairing | None, what: str, vocabulary_size: int, longest: int,
     train_limit: int | None, cache: str | None,
 ) -> PairData:  # fmt: skip
+    """The data set of these pairs; `what` they are, for its source; the rest as of `parallel`."""
     if isinstance(longest, bool) or not isinstance(longest, int) or longest < 3:
         raise UserError(f"data.longest={longest!r}: give at least 3 tokens, two of which are <bos> and <eos>")
     pairs = [pair for pair in train if all(pair)]

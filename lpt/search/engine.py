@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import formats as formats_
 from ..formats import Format
 from .cost import Cost, cost
-from .journal import Journal
+from .journal import Found, Journal, Measured
 from .probe import ACTIVATIONS, Angles, Probe
 from .race import Array, Outcome, estimates, race
 from .ranking import Ranking, Row
@@ -27,7 +27,6 @@ GROUPS: dict[str, Callable[[], list[Format]]] = {
     "posits": lambda: [formats_.get(f"posit8_{es}") for es in range(3)],
 }
 FormatSpec = str | Sequence[int] | Format
-Found = dict[tuple[int, int], Angles]  # by batch and format
 
 
 def search(
@@ -105,35 +104,6 @@ def search(
         _rows(chosen, outcome, found, detailed, top), by, method, 1 - outcome.doubt, top, len(found),
         len(chosen) * len(batches), len(outcome.scores), len(detailed), settings(probe), list(probe.weights),
     )  # fmt: skip
-
-
-class Measured:
-    """Angles as the journal knows them, or as the probe measures them.
-
-    Args:
-        probe: of the model.
-        batches: all of them; the n-th to be run is `batches[order[n]]`.
-        formats: what is measured; format i is `formats[i]`.
-        journal: open.
-    """
-
-    def __init__(
-        self, probe: Probe, batches: Sequence[Any], order: Sequence[int], formats: Sequence[Format], journal: Journal
-    ) -> None:
-        self.probe, self.batches, self.order, self.formats, self.journal = probe, batches, order, formats, journal
-
-    def of(self, n: int, indices: Sequence[int], per_layer: bool = False) -> Found:
-        """The angles of these formats on the n-th batch, whose gradient is computed only if one is not known."""
-        batch, measure, found = self.order[n], None, {}
-        for i in indices:
-            format = self.formats[i]
-            known = self.journal.known.get((batch, format.name))
-            if known is None or (per_layer and not known.error_layers):
-                measure = measure or self.probe.at(self.batches[batch])
-                known = measure(format, per_layer)
-                self.journal.write(batch, format.name, known)
-            found[n, i] = known
-        return found
 
 
 def exhaustive(

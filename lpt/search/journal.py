@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .probe import Angles
+from ..formats import Format
+from .probe import Angles, Probe
+
+Found = dict[tuple[int, int], Angles]  # by batch and format
 
 
 class Journal:
@@ -48,3 +53,32 @@ class Journal:
             if angles.error_layers:
                 row += [angles.error_layers, angles.activation_layers]
             self._file.write(json.dumps(row) + "\n")
+
+
+class Measured:
+    """Angles as the journal knows them, or as the probe measures them.
+
+    Args:
+        probe: of the model.
+        batches: all of them; the n-th to be run is `batches[order[n]]`.
+        formats: what is measured; format i is `formats[i]`.
+        journal: open.
+    """
+
+    def __init__(
+        self, probe: Probe, batches: Sequence[Any], order: Sequence[int], formats: Sequence[Format], journal: Journal
+    ) -> None:
+        self.probe, self.batches, self.order, self.formats, self.journal = probe, batches, order, formats, journal
+
+    def of(self, n: int, indices: Sequence[int], per_layer: bool = False) -> Found:
+        """The angles of these formats on the n-th batch, whose gradient is computed only if one is not known."""
+        batch, measure, found = self.order[n], None, {}
+        for i in indices:
+            format = self.formats[i]
+            known = self.journal.known.get((batch, format.name))
+            if known is None or (per_layer and not known.error_layers):
+                measure = measure or self.probe.at(self.batches[batch])
+                known = measure(format, per_layer)
+                self.journal.write(batch, format.name, known)
+            found[n, i] = known
+        return found
