@@ -94,3 +94,35 @@ def test_each_function_is_compiled_by_itself() -> None:
         return fused(lambda x: x * float(n))(torch.ones(3))
 
     assert [times(n)[0].item() for n in range(12)] == list(range(12))
+
+
+def test_a_function_takes_more_kinds_of_arguments_than_torch_compiles_one_for() -> None:
+    """As a sweep has them: rooms, dtypes, a key or none, autocast; here where torch would take one."""
+
+    def plain(x: Tensor, room: int, key: Tensor | None) -> Tensor:
+        return x * 2.0**room if key is None else x * 2.0**room + key
+
+    once = fused(plain)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for room, dtype, key in (
+            (0, torch.float32, None), (1, torch.float32, None), (1, torch.float32, torch.tensor(1)),
+            (1, torch.bfloat16, None),
+        ):  # fmt: skip
+            x = torch.ones(5, dtype=dtype)
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                assert torch.equal(once(x, room, key), plain(x, room, key))
+
+
+def test_what_torch_gives_up_runs_eagerly_and_says_so() -> None:
+    once = fused(lambda x: x + 1)
+    threads = torch.get_num_threads()  # of which torch asks, too
+    try:
+        with torch._dynamo.config.patch(recompile_limit=1):
+            torch.set_num_threads(threads)
+            assert once(torch.zeros(3))[0] == 1
+            torch.set_num_threads(threads + 1)
+            with pytest.warns(UserWarning, match="runs eagerly: slower, but the same values"):
+                assert once(torch.zeros(3))[0] == 1
+            assert once(torch.zeros(3))[0] == 1
+    finally:
+        torch.set_num_threads(threads)

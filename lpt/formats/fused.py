@@ -1,6 +1,7 @@
 """Chains of small operations made into one pass over memory, by torch.compile, from the same definition."""
 
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -8,6 +9,10 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R")
+GIVEN_UP = (
+    "torch gave up compiling a rounding for ever new cases, so it runs eagerly: slower, but the same values "
+    "(torch._dynamo.config.recompile_limit is how many it takes)"
+)
 
 
 def fused(function: Callable[..., R], row: int | None = None) -> Callable[..., R]:
@@ -15,24 +20,50 @@ def fused(function: Callable[..., R], row: int | None = None) -> Callable[..., R
 
     Only the sizes of tensor arguments are variables of the compiled code; a format's numbers are constants of it, and
     so is the length of rows, if it is `row`. (With dynamic=True they would be variables too, and the code some ten
-    times slower.) Compilations are counted by code object and given up after a few, so each function gets a copy of
-    its own.
+    times slower.)
+
+    torch counts compilations by code object and gives up after eight, in a whole process. So each kind of arguments
+    (dtype, device, a given key or none, numbers, autocast) gets a copy of the code of its own; should one of those
+    still be given up, it runs eagerly from then on, and a warning says so.
     """
-    own = types.FunctionType(
-        function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__,  # type: ignore[attr-defined]
-        function.__closure__,  # type: ignore[attr-defined]
-    )  # fmt: skip
-    compiled = torch.compile(own, dynamic=False, fullgraph=True)
+    compiled: dict[Any, Callable[..., R]] = {}
 
     def run(*args: Any) -> R:
+        kind = tuple(_kind(arg, row) for arg in args)
+        if kind not in compiled:
+            compiled[kind] = torch.compile(_copy(function), dynamic=False, fullgraph=True)
         for arg in args:
             if isinstance(arg, Tensor):
                 for dim, size in enumerate(arg.shape):
                     if size > 1 and not (dim > 0 and size == row):
                         torch._dynamo.maybe_mark_dynamic(arg, dim)
-        return compiled(*args)
+        try:
+            return compiled[kind](*args)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:  # raised before anything has run
+            warnings.warn(GIVEN_UP, stacklevel=2)
+            compiled[kind] = function
+            return function(*args)
 
     return run
+
+
+def _copy(function: Callable[..., R]) -> Callable[..., R]:
+    """The same function with a code object of its own."""
+    of: Any = function
+    code = of.__code__.replace()
+    return types.FunctionType(code, of.__globals__, of.__name__, of.__defaults__, of.__closure__)
+
+
+def _kind(arg: Any, row: int | None) -> Any:
+    """What torch compiles anew for, of an argument and of the modes that are on for its device."""
+    if not isinstance(arg, Tensor):
+        return arg
+    device, sizes = (
+        arg.device.type,
+        tuple(size if size < 2 or (dim and size == row) else -1 for dim, size in enumerate(arg.shape)),
+    )
+    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled(device)
+    return arg.dtype, device, sizes, arg.requires_grad, modes
 
 
 def why_not_fused() -> str:
