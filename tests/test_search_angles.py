@@ -225,3 +225,14 @@ def test_weights_that_a_product_is_handed_count(make) -> None:
     assert found.activation == pytest.approx(degrees(wanted, reference), abs=NEAR)
     for name, layer in zip(probe.weights, found.activation_layers, strict=True):
         assert (layer > 0) == (name != "source.tokens.weight"), name  # which is looked up, and no product
+
+
+def test_sparse_gradients_count_by_their_values() -> None:
+    """An embedding with `sparse=True` gives the angles of one without; it may be looked up twice."""
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 4, sparse=sparse), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2))
+        with Probe(model, lambda x, model=model: model(x).square().sum()) as probe:  # type: ignore[misc]
+            found.append(probe.at(torch.tensor([[1, 2, 2], [7, 1, 0]]))(lpt.formats.get("int4"), True))
+    assert found[0] == found[1] and found[0].error > 1

@@ -167,7 +167,8 @@ class Probe:
     def _gradients(self, loss: Tensor) -> list[Tensor]:
         weights = list(self.weights.values())
         grads = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)]
+        # An embedding's may be sparse: the angle is over all of its elements.
+        return [torch.zeros_like(w) if g is None else g.to_dense() for w, g in zip(weights, grads, strict=True)]
 
     def _local(self, reference: list[Tensor], format: Format) -> list[Tensor]:
         changes: dict[str, Tensor] = {}
