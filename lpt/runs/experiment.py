@@ -23,6 +23,7 @@ from ..callbacks.quantization import Quantization
 from ..data.base import ImageData
 from ..errors import UserError
 from ..tasks.task import Task
+from ..weights.closures import why_not
 from . import saved, summary
 from .build import build, flag, maker, numbers, told, whole
 from .folder import RunFolder, replace, run_name
@@ -67,6 +68,7 @@ class Experiment:
         head = [*self.names.values(), f"seed{self.seed}"]
         self.folder = RunFolder(Path(cfg.paths.outputs) / run_name(self.config, head))
         self.trainer = self.training.trainer(self.folder.path, self.callbacks(progress), self.loggers(), self.epochs)
+        try_optimizer(self.task, self.trainer.strategy.root_device, self.training.gradient_clip_val)
         self.leads = self.trainer.is_global_zero
         if not self.leads:
             self.folder = _Follower(self.folder.path)
@@ -189,6 +191,19 @@ def _try(model: Any, data: ImageData, name: str) -> None:
             f"them ({why}): give images of another size (data.size=, where the data set has it), or another model="
         ) from error
     model.train()
+
+
+def try_optimizer(task: Task, device: torch.device, clip: float | None) -> None:
+    """One step of the task's optimizer on stand-ins for the parameters, where and as the run will step.
+
+    Raises:
+        UserError: it needs another device or other gradients, or runs its closure at a time of its own.
+    """
+    thin = {id(m.weight) for m in task.model.modules() if getattr(m, "sparse", False) and hasattr(m, "weight")}
+    parameters = list(task.model.parameters())
+    sparse = [id(p) in thin for p in parameters]
+    if why := why_not(task.make_optimizer, parameters, sparse, device, clip):
+        raise UserError(f"optimizer: {why}")
 
 
 def make_quantization(cfg: DictConfig) -> Quantization:
