@@ -27,7 +27,7 @@ class Watch(StepCallback):
         super().on_train_start(trainer, task)
         self._keep(trainer)
 
-    def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
+    def on_step(self, trainer: pl.Trainer, task: Any, means: Any) -> None:
         self._keep(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, task: Any) -> None:
@@ -49,12 +49,12 @@ class Poison(StepCallback):
         super().__init__(1)
         self.at, self.what = step, what
 
-    def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
+    def on_step(self, trainer: pl.Trainer, task: Any, means: Any) -> None:
         if trainer.global_step == self.at:
             if self.what == "master":
                 next(iter(Quantization.of(trainer).weights.masters.values())).view(-1)[0] = torch.inf
             elif self.what == "loss":
-                outputs["loss"].fill_(torch.nan)
+                means["loss"].fill_(torch.nan)
             else:
                 raise RuntimeError("a failure of ours")
 
@@ -65,7 +65,7 @@ class Dump(StepCallback):
     def __init__(self) -> None:
         super().__init__(1)
 
-    def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
+    def on_step(self, trainer: pl.Trainer, task: Any, means: Any) -> None:
         if trainer.global_step == int(os.environ.get("LPT_CRASH", -1)):
             os._exit(9)
 

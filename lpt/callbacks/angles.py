@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ class Angles(StepCallback):
                         means over all Edges, apart as activation/saturation, error/saturation, ...
 
     `per_layer` adds `angle/flow/layer/<name>` and `angle/gradient/layer/<name>`. The probe changes nothing in the
-    training: not a buffer, a gradient, a scale or a random state.
+    training: not a buffer, a gradient, a scale or a random state. Frozen weights have no part in it.
 
     Args:
         every: optimizer steps between probes.
@@ -77,10 +77,15 @@ class Angles(StepCallback):
 
 
 def weight_gradients(loss: Tensor, model: nn.Module) -> Gradients:
-    """dL/dW of every weight that can be quantized, by name, leaving `.grad` alone."""
-    weights = quantizable(model)
+    """dL/dW of every weight that can be quantized and is trained, by name, leaving `.grad` alone; dense."""
+    weights = {name: w for name, w in quantizable(model).items() if w.requires_grad}
+    if not weights:
+        return {}
     grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(weights.items(), grads, strict=True)}
+    return {
+        n: torch.zeros_like(w) if g is None else g.to_dense()  # an embedding's may be sparse
+        for (n, w), g in zip(weights.items(), grads, strict=True)
+    }
 
 
 def shares(counts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -121,6 +126,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(saved)
 
 
-def _has_direction(gradients: Any) -> bool:
+def _has_direction(gradients: Iterable[Tensor]) -> bool:
+    gradients = list(gradients)
+    if not gradients:
+        return False
     norm = torch.stack([g.double().norm() for g in gradients]).norm()
     return bool(norm.isfinite() & (norm > 0))

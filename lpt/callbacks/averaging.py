@@ -41,7 +41,7 @@ class Averaging(StepCallback):
         self.averages = {name: saved[name].detach().clone().to(w.device) for name, w in weights.items()}
 
     @torch.no_grad()
-    def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
+    def on_step(self, trainer: pl.Trainer, task: Any, means: Any) -> None:
         current = _weights(trainer, task)
         torch._foreach_lerp_(list(self.averages.values()), [current[n] for n in self.averages], 1 - self.decay)
 

@@ -29,6 +29,8 @@ class Flips(StepCallback):
         counts = weights.flips().tolist()  # per layer: level flips, regrid flips, weights times steps
         weights.reset_flips()
         level, regrid, total = (sum(column) for column in zip(*counts, strict=True))
+        if not total:
+            return
         self.latest = (level + regrid) / total
         metrics = {
             "flip_frequency": self.latest,
@@ -37,7 +39,8 @@ class Flips(StepCallback):
         }
         if self.per_layer:
             for name, (level, regrid, total) in zip(weights.names, counts, strict=True):
-                metrics[f"flip_frequency/layer/{name}"] = (level + regrid) / total
+                if total:  # a frozen weight takes no step
+                    metrics[f"flip_frequency/layer/{name}"] = (level + regrid) / total
         log(trainer, metrics)
 
     def state_dict(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Metrics(StepCallback):
                 logger.cut(trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        for name, value in outputs.items():
+        for name, value in outputs["means"].items():  # outputs["loss"] is divided by the accumulation
             self._sums[name] = self._sums.get(name, 0) + value.detach().double()
         self._batches += 1
         super().on_train_batch_end(trainer, task, outputs, batch, batch_idx)

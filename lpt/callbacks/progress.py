@@ -27,7 +27,7 @@ class Progress(StepCallback):
 
             self._bar = tqdm(total=task.total_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
-    def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
+    def on_step(self, trainer: pl.Trainer, task: Any, means: Any) -> None:
         if self._bar is not None:
             self._bar.update()
 

@@ -13,6 +13,8 @@ class StepCallback(pl.Callback):
     """Calls `on_step` after every optimizer step (not after every accumulated batch), and `on_window` after every
     `every`-th of them and after the last of the run.
 
+    `on_step` gets the means of the step's last batch, its loss among them.
+
     Args:
         every: optimizer steps a logging window.
     """
@@ -23,7 +25,7 @@ class StepCallback(pl.Callback):
         self.every = every
         self._step = 0
 
-    def on_step(self, trainer: pl.Trainer, task: Any, outputs: dict[str, Tensor]) -> None: ...
+    def on_step(self, trainer: pl.Trainer, task: Any, means: dict[str, Tensor]) -> None: ...
 
     def on_window(self, trainer: pl.Trainer, task: Any) -> None: ...
 
@@ -34,7 +36,7 @@ class StepCallback(pl.Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        self.on_step(trainer, task, outputs)
+        self.on_step(trainer, task, outputs["means"])  # outputs["loss"] is divided by the accumulation
         if self._step % self.every == 0 or self._step == task.total_steps:
             self.on_window(trainer, task)
 

@@ -42,7 +42,7 @@ class Traces(StepCallback):
     def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
         self.chosen = _spread(Quantization.of(trainer).weights, self.weights)
 
-    def on_step(self, trainer: pl.Trainer, task: Any, outputs: Any) -> None:
+    def on_step(self, trainer: pl.Trainer, task: Any, means: Any) -> None:
         if not self.chosen:
             return
         step, total = trainer.global_step, task.total_steps

@@ -52,8 +52,8 @@ class LanguageModelling(Task):
     def notes(self) -> dict[str, Any]:
         return {"unigram_perplexity": self.data.unigram_perplexity()}
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return {"loss": self._read_on("train", batch, batch_idx)}
+    def train_loss(self, batch: Any, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._read_on("train", batch, batch_idx), {}
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         return {"loss": self._read_on("val", batch, batch_idx), "size": self.size(batch)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import pytorch_lightning as pl
 import torch
@@ -38,6 +38,10 @@ def at_least_one(**numbers: Any) -> None:
 
 class Task(pl.LightningModule):
     """Subclasses write `loss`; everything else is common to all tasks.
+
+    With accumulation, every batch is differentiated as it is, E as large as without; its gradients add up in `.grad`,
+    and become their mean, over as many batches as there were, before G is rounded. (Lightning would divide each loss
+    by `accumulate_grad_batches`, in the short group at an epoch's end as well.)
 
     Args:
         model: the plain network.
@@ -80,10 +84,15 @@ class Task(pl.LightningModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed
         self.total_steps = 0  # optimizer steps of the whole run; lpt.runs fills it in
+        self._accumulated = 0  # batches whose gradients `.grad` is the sum of
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of a batch (0-dim) and further means over its examples."""
         raise NotImplementedError
+
+    def train_loss(self, batch: Any, batch_idx: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `loss`, for batch `batch_idx` of an epoch of training; a task may keep here what the next one needs."""
+        return self.loss(batch)
 
     def evaluate(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """As `loss`, for a batch of the validation set; a task may keep here what `collected` needs."""
@@ -111,9 +120,40 @@ class Task(pl.LightningModule):
         """What else `summary.json` should say of this task."""
         return {}
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        loss, metrics = self.loss(batch)
-        return {"loss": loss, **metrics}
+    @final
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """`loss` is for Lightning, which hands it on divided by the accumulation; `means` are for who reads them."""
+        loss, metrics = self.train_loss(batch, batch_idx)
+        return {"loss": loss, "means": {"loss": loss.detach(), **metrics}}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Add dL/dW to `.grad`, L the loss of the batch: the division by the accumulation is undone, exactly."""
+        super().backward(loss * self.trainer.accumulate_grad_batches, *args, **kwargs)
+        self._accumulated += 1
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """The optimizer's step on the mean gradient, which the callbacks see as well."""
+
+        def closure() -> Any:
+            loss = optimizer_closure()
+            take_mean([p for group in optimizer.param_groups for p in group["params"]], self._accumulated)
+            self._accumulated = 0
+            return loss
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the norm of the whole gradient.
+
+        Lightning does the same, but refuses it beside bf16 and a fused optimizer, as if there were a loss scale.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) or gradient_clip_algorithm not in (None, "norm"):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(held, gradient_clip_val)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         loss, metrics = self.evaluate(batch)
@@ -163,3 +203,11 @@ def of_all_ranks(kept: dict[int, Any]) -> dict[int, Any]:
     """What the processes have kept of examples, by their indices and in the order of these, each example once."""
     merged = {index: entry for part in every_rank(kept) for index, entry in part.items()}
     return {index: merged[index] for index in sorted(merged)}
+
+
+@torch.no_grad()
+def take_mean(parameters: list[nn.Parameter], batches: int) -> None:
+    """Turn gradients that were summed over `batches` into their mean, in place."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if batches > 1 and grads:
+        torch._foreach_div_(grads, batches)
