@@ -45,7 +45,7 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer, scheme: str = "in
     """As `attach_weights_` does it, with closures."""
     weights = QuantizedWeights(model, scheme)
     optimizer.register_step_pre_hook(
-        lambda opt, args, kwargs: run_first(opt, args, kwargs, lambda: weights.swap_in(opt))
+        lambda opt, args, kwargs: run_first(opt, args, kwargs, lambda: weights.swap_in(opt), weights.restore)
     )
     optimizer.register_step_post_hook(lambda opt, args, kwargs: weights.update(opt))
     return weights
@@ -91,7 +91,7 @@ def test_a_closure_gives_what_backward_before_the_step_gives(name: str, way: str
 def test_a_closure_that_would_run_on_masters_raises(maker: type[torch.optim.Optimizer]) -> None:
     model = make()
     optimizer = maker(model.parameters(), lr=0.1)  # type: ignore[call-arg]
-    attach(model, optimizer)
+    weights = attach(model, optimizer)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -101,6 +101,8 @@ def test_a_closure_that_would_run_on_masters_raises(maker: type[torch.optim.Opti
 
     with pytest.raises(ValueError, match=f"{maker.__name__} .*its closure.*must run once"):
         optimizer.step(closure)
+    weight = model[0].weight  # as before the step
+    assert torch.equal(weight, get("int4").round(weight, weights.scales["0.weight"])) and not weights.swapped
 
 
 @pytest.mark.parametrize("name", sorted(ONCE))

@@ -211,6 +211,17 @@ def test_optimizers_that_cannot_work_are_told_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("choice, forgotten", [("true", 1), ("rounding", 0)])
+def test_a_sweep_of_compiled_networks_starts_each_job_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, forgotten: int
+) -> None:
+    resets: list[int] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: None)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
+    assert train(tmp_path, *FULL, f"compile={choice}", "trainer.max_steps=1") == 0
+    assert len(resets) == forgotten
+
+
 def frozen(classes: int, in_channels: int, width: int) -> nn.Sequential:
     net = nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.Flatten(), nn.Linear(width * 36, classes))
     net[0].requires_grad_(False)

@@ -124,6 +124,10 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
         summary = folder.summary()
     finally:
         folder.close()
+        if cfg.compile is True:  # torch counts what it compiled of all networks together, and runs the ninth eagerly
+            import torch
+
+            torch.compiler.reset()
     if experiment.leads:
         from .summary import table
 

@@ -22,7 +22,7 @@ class Training:
         max_steps: optimizer steps; when given it takes the place of `epochs`.
         batch_size: training examples a batch and process; `accumulate_grad_batches` of them make one optimizer step.
         eval_batch_size: validation examples a batch.
-        accumulate_grad_batches: batches whose mean gradient makes one optimizer step.
+        accumulate_grad_batches: batches whose mean gradient makes one optimizer step; fewer if an epoch ends.
         gradient_clip_val: largest norm of the whole gradient, after G is rounded; null does not clip.
         accelerator: auto (a CUDA GPU if there is one), cpu or cuda.
         devices: processes, one a device.

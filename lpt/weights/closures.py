@@ -23,13 +23,18 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def run_first(
-    optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any], then: Callable[[], None]
+    optimizer: Optimizer,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    then: Callable[[], None],
+    undo: Callable[[], None] = lambda: None,
 ) -> Arguments | None:
     """For a pre-hook of `optimizer.step`: run the closure, if there is one, and only `then` let the step begin.
 
     Args:
         optimizer, args, kwargs: as the hook gets them; `args[0]` is the optimizer.
         then: puts the masters in.
+        undo: takes them out, before an error leaves the step.
 
     Returns:
         What the hook shall return: arguments with a closure that gives the loss that was found; None without one.
@@ -48,6 +53,7 @@ def run_first(
 
     def found() -> Any:
         if why := watch.why_not():
+            undo()
             raise ValueError(f"{type(optimizer).__name__} {why}: {ONCE}")
         return loss
 
