@@ -115,6 +115,9 @@ def test_every_step_has_the_mean_gradient_of_its_batches(batches: int, accumulat
         torch.testing.assert_close(got, wanted, rtol=2e-5, atol=1e-7)
     torch.testing.assert_close(list(task.model.parameters()), list(twin.model.parameters()), rtol=2e-5, atol=1e-6)
     assert means.latest["train/loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+    val = task.data.val  # 5 points in batches of 2, 2 and 1
+    loss = nn.functional.cross_entropy(task.model(val.x), val.y).item()
+    assert means.latest["val/loss"] == pytest.approx(loss, rel=1e-5)
 
 
 class Errors(pl.Callback):

@@ -23,25 +23,32 @@ def fused(function: Callable[..., R], row: int | None = None) -> Callable[..., R
     times slower.)
 
     torch counts compilations by code object and gives up after eight, in a whole process. So each kind of arguments
-    (dtype, device, a given key or none, numbers, autocast) gets a copy of the code of its own; should one of those
+    (dtype, device, a given key or none, numbers, modes) gets a copy of the code of its own; should one of those
     still be given up, it runs eagerly from then on, and a warning says so.
     """
     compiled: dict[Any, Callable[..., R]] = {}
 
     def run(*args: Any) -> R:
-        kind = tuple(_kind(arg, row) for arg in args)
-        if kind not in compiled:
-            compiled[kind] = torch.compile(_copy(function), dynamic=False, fullgraph=True)
+        kind: list[Any] = [torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")]
+        kind += torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         for arg in args:
-            if isinstance(arg, Tensor):
-                for dim, size in enumerate(arg.shape):
-                    if size > 1 and not (dim > 0 and size == row):
-                        torch._dynamo.maybe_mark_dynamic(arg, dim)
+            if not isinstance(arg, Tensor):
+                kind.append(arg)
+                continue
+            kind += arg.dtype, arg.device, arg.requires_grad
+            for dim, size in enumerate(arg.shape):
+                if size > 1 and not (dim > 0 and size == row):
+                    torch._dynamo.maybe_mark_dynamic(arg, dim)
+                    size = -1
+                kind.append(size)
+        key = tuple(kind)
+        if key not in compiled:
+            compiled[key] = torch.compile(_copy(function), dynamic=False, fullgraph=True)
         try:
-            return compiled[kind](*args)
+            return compiled[key](*args)
         except torch._dynamo.exc.FailOnRecompileLimitHit:  # raised before anything has run
             warnings.warn(GIVEN_UP, stacklevel=2)
-            compiled[kind] = function
+            compiled[key] = function
             return function(*args)
 
     return run
@@ -52,18 +59,6 @@ def _copy(function: Callable[..., R]) -> Callable[..., R]:
     of: Any = function
     code = of.__code__.replace()
     return types.FunctionType(code, of.__globals__, of.__name__, of.__defaults__, of.__closure__)
-
-
-def _kind(arg: Any, row: int | None) -> Any:
-    """What torch compiles anew for, of an argument and of the modes that are on for its device."""
-    if not isinstance(arg, Tensor):
-        return arg
-    device, sizes = (
-        arg.device.type,
-        tuple(size if size < 2 or (dim and size == row) else -1 for dim, size in enumerate(arg.shape)),
-    )
-    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled(device)
-    return arg.dtype, device, sizes, arg.requires_grad, modes
 
 
 def why_not_fused() -> str:
