@@ -92,7 +92,8 @@ def why_not(make: Callable[[list[nn.Parameter]], Optimizer], parameters: Iterabl
         optimizer.step(closure)  # type: ignore[arg-type]
     except Exception as error:  # whatever an optimizer of the user's own raises
         told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        return f"the optimizer cannot step on this model's parameters: {told}"
+        thin = "; some gradients are sparse, since an embedding has sparse=True" if any(sparse) else ""
+        return f"the optimizer cannot step on this model's parameters: {told}{thin}"
     wrong = [why for why in calls if why] if calls else ["never runs its closure"]
     return f"{type(optimizer).__name__} {wrong[0]}: {ONCE}" if wrong else ""
 
