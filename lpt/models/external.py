@@ -5,14 +5,20 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from .visible import Visible, visible
 
 
 def timm(
-    name: str | None = None, *, classes: int, in_channels: int = 3, pretrained: bool = False, **options: Any
+    name: str | None = None,
+    *,
+    classes: int,
+    in_channels: int = 3,
+    pretrained: bool = False,
+    example: Tensor | None = None,
+    **options: Any,
 ) -> Visible:
     """A timm classifier.
 
@@ -21,6 +27,7 @@ def timm(
         classes: number of outputs; with `pretrained`, another number than the weights' gives a new last layer.
         in_channels: of the images.
         pretrained: load published weights (downloads them).
+        example: images (N, in_channels, H, W), N above 1; see `visible`.
         options: passed on to `timm.create_model`, for example img_size=64, drop_path_rate=0.1.
 
     Raises:
@@ -34,7 +41,7 @@ def timm(
         model = library.create_model(name, num_classes=classes, in_chans=in_channels, pretrained=pretrained, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         raise _refused("timm", name, options, error, pretrained) from error
-    return visible(model, f"timm's {name}")
+    return visible(model, f"timm's {name}", example)
 
 
 def torchvision(
@@ -44,6 +51,7 @@ def torchvision(
     in_channels: int = 3,
     pretrained: bool = False,
     small_input: bool = False,
+    example: Tensor | None = None,
     **options: Any,
 ) -> Visible:
     """A torchvision classifier.
@@ -55,6 +63,7 @@ def torchvision(
         pretrained: load published weights (downloads them).
         small_input: ResNets only: the first convolution is 3x3 of stride 1 and there is no max-pooling, as is usual
             for images of 32x32 (CIFAR).
+        example: as of `timm`.
         options: passed on to `torchvision.models.get_model`, for example width_mult=0.5.
 
     Raises:
@@ -78,7 +87,7 @@ def torchvision(
         _replace_first(model, in_channels, small_input)
     if small_input:
         model.maxpool = nn.Identity()
-    return visible(model, f"torchvision's {name}")
+    return visible(model, f"torchvision's {name}", example)
 
 
 def _replace_first(model: nn.Module, in_channels: int, small: bool) -> None:

@@ -40,8 +40,29 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     **dict.fromkeys(("matmul", "bmm", "mm"), MatMul),
 }
 
-# `a += b` and so on, as the module operator names them.
-IN_PLACE = {"iadd", "isub", "imul", "itruediv"}
+# `a += b` and so on: what operator calls it in place, and out of place.
+_REGULAR = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "xor")
+IN_PLACE = {**{f"i{name}": name for name in _REGULAR}, "iand": "and_", "ior": "or_"}
+
+# What may return memory of its first argument though torch's schemas do not say so: methods that are no operators,
+# attributes, and what returns its argument if there is nothing to do. "module" is a leaf module of that kind.
+SHARES = {
+    *("getitem", "getattr", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda", "view_as_real"),
+    *("relu_", "masked_fill_", "dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "module"),
+    *("dropout1d", "dropout2d", "dropout3d", "pad", "rot90", "interpolate", "channel_shuffle"),
+}
+JOINS_MEMORY = {
+    "einsum",
+    "meshgrid",
+    "broadcast_tensors",
+    "align_tensors",
+    "cartesian_prod",
+    "atleast_1d",
+    "atleast_2d",
+}
+
+# Whose result holds one memory several times.
+BROADCASTS = {"expand", "expand_as", "broadcast_to", "broadcast_tensors", "meshgrid", "unfold", "as_strided"}
 
 DROPOUTS: dict[str, Callable[[float], nn.Module]] = {
     "dropout": nn.Dropout,

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.node import Target
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from ..dataflow.ops import Function, ScaledDotProduct
+from .aliases import Memory, Refused, Write
 from .operations import (
     ATTENTION_ARGUMENTS,
     DROPOUTS,
@@ -39,20 +41,29 @@ class Traced(nn.Module):
 class TracedTensor(fx.Proxy):
     """The stand-in for a tensor. torch.fx's own would take `a += b` for `a = a + b`, which leaves other names of a."""
 
-    def __iadd__(self, other: Any) -> Any:
-        return self._write(operator.iadd, other)
+    tracer: Tracer
 
-    def __isub__(self, other: Any) -> Any:
-        return self._write(operator.isub, other)
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise self._refused("it assigns to items of a tensor")
 
-    def __imul__(self, other: Any) -> Any:
-        return self._write(operator.imul, other)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "node" in self.__dict__:
+            raise self._refused(f"it sets {name} of a tensor")
+        super().__setattr__(name, value)
 
-    def __itruediv__(self, other: Any) -> Any:
-        return self._write(operator.itruediv, other)
+    def _refused(self, what: str) -> Refused:
+        return Refused(self.tracer.owners[-1], f"{what}, which a graph of modules cannot do: make a new tensor of it")
 
-    def _write(self, target: Callable[..., Any], other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+def _writing(name: str) -> Callable[[Any, Any], Any]:
+    def write(self: Any, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+    return write
+
+
+for _name in IN_PLACE:
+    setattr(TracedTensor, f"__{_name}__", _writing(_name))
 
 
 class Tracer(fx.Tracer):
@@ -70,14 +81,21 @@ class Tracer(fx.Tracer):
         self.placed: dict[str, nn.Module] = {}
         self.owners: list[str] = []
         self._numbers: set[fx.Node] = set()
-        self._rewritten: list[tuple[fx.Node, fx.Node]] = []  # (tensor, what an in-place operation made of it)
+        self._writes: list[Write] = []
+        self._grad = torch.is_grad_enabled()
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """The graph of `root`.
+
+        Raises:
+            Refused: it would compute something else than `root` does.
+        """
         graph = super().trace(root, concrete_args)
-        for old, new in reversed(self._rewritten):  # the last writer first: it is what later readers see
-            for user in list(old.users):
-                if new < user:
-                    user.replace_input_with(old, new)
+        memory = Memory(graph, {**dict(root.named_modules()), **self.placed}, self._writes)
+        for write in self._writes:
+            if seen := memory.misread(write):
+                raise Refused(write.owner, f"{write.how} writes into {seen}: make a new tensor there (h = h + y)")
+        memory.settle()
         return graph
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -111,6 +129,10 @@ class Tracer(fx.Tracer):
     ) -> Any:
         if kind not in ("call_function", "call_method"):
             return super().create_proxy(kind, target, args, kwargs, *more, **options)
+        if torch.is_grad_enabled() != self._grad:
+            raise Refused(
+                self.owners[-1], "it switches gradients on or off, which a graph of modules forgets: use detach()"
+            )
         if inspect.isfunction(target) and (target.__module__ or "").partition(".")[0] != "torch":
             return target(*args, **kwargs)  # another library's function, hidden from tracing by fx.wrap: look inside
         name = target if isinstance(target, str) else target.__name__
@@ -138,8 +160,12 @@ class Tracer(fx.Tracer):
             given.apply_defaults()
             if given.arguments["training"] != self.root.training:  # it does not follow the mode: no module can say so
                 return super().create_proxy(kind, target, args, kwargs)
-            return self._call("dropout", DROPOUTS[name](given.arguments["p"]), (given.arguments["input"],), {})
-        plain, target, in_place = _out_of_place(name, target)
+            tensor = given.arguments["input"]
+            dropped = self._call("dropout", DROPOUTS[name](given.arguments["p"]), (tensor,), {})
+            return self._written(tensor, dropped, name) if given.arguments.get("inplace") else dropped
+        plain, target, in_place = self._out_of_place(name, target)
+        if kwargs.get("out") is not None or (name == "bernoulli_" and len(args) < 2 and "p" not in kwargs):
+            raise Refused(self.owners[-1], f"{name} writes, and has no form out of place: make a new tensor there")
         in_place |= bool(kwargs.get("inplace"))
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
         if plain in PAIRS and len(args) == 2 and not kwargs and all(self._is_tensor(arg) for arg in args):
@@ -147,9 +173,36 @@ class Tracer(fx.Tracer):
         else:
             module = Function(target)
         result = self._call(plain, module, args, kwargs)
-        if in_place and isinstance(args[0], fx.Proxy):
-            self._rewritten.append((args[0].node, result.node))
+        return self._written(args[0], result, name) if in_place else result
+
+    def _written(self, tensor: Any, result: Any, name: str) -> Any:
+        if self._is_tensor(tensor):
+            self._writes.append(Write(tensor.node, result.node, self.owners[-1], name))
+        elif not isinstance(tensor, fx.Proxy):
+            raise Refused(
+                self.owners[-1], f"{name} writes into what is not made in the forward, or into several tensors"
+            )
         return result
+
+    def _out_of_place(self, name: str, target: Any) -> tuple[str, Any, bool]:
+        """The name and target of the operation that returns what `name` would write into its first argument."""
+        if not isinstance(target, str) and target.__module__ == "_operator" and name in IN_PLACE:
+            return IN_PLACE[name], getattr(operator, IN_PLACE[name]), True
+        if (
+            not name.endswith("_")
+            or name.endswith("__")
+            or (target.__module__ == "_operator" if callable(target) else False)
+        ):
+            return name, target, False
+        plain = name[:-1]
+        if isinstance(target, str):
+            homes: list[Any] = [torch.Tensor]
+        else:
+            homes = [home for home in (torch, F) if getattr(home, name, None) is target]
+        found = next((function for home in homes if callable(function := getattr(home, plain, None))), None)
+        if found is None:
+            raise Refused(self.owners[-1], f"{name} writes, and has no form out of place: make a new tensor there")
+        return plain, plain if isinstance(target, str) else found, True
 
     def _is_tensor(self, value: Any) -> bool:
         return isinstance(value, fx.Proxy) and value.node not in self._numbers
@@ -202,12 +255,3 @@ def _plain(m: _BatchNorm) -> nn.Module:
     for name, value in {**m._parameters, **m._buffers}.items():
         setattr(norm, name, value)
     return norm
-
-
-def _out_of_place(name: str, target: Any) -> tuple[str, Any, bool]:
-    """The name and target of the operation that returns what `name` would write into its first argument."""
-    if isinstance(target, str):
-        return (name[:-1], name[:-1], True) if name.endswith("_") and not name.endswith("__") else (name, target, False)
-    if target.__module__ == "_operator" and name in IN_PLACE:
-        return name[1:], getattr(operator, name[1:]), True
-    return name, target, False

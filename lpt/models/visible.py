@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ..dataflow.ops import ScaledDotProduct
 from ..errors import UserError
+from .aliases import Refused
+from .comparing import frozen, observed, same_or_refused
 from .tracing import Traced, Tracer
 
 
@@ -57,19 +61,23 @@ class Visible(nn.Module):
         self._compile()
 
 
-def visible(model: nn.Module, name: str | None = None) -> Visible:
+def visible(model: nn.Module, name: str | None = None, example: Tensor | None = None) -> Visible:
     """`model` with its sums, gates, products, poolings, activations and dropouts as modules of their own.
 
     The state-dict keys stay, so do the outputs, bit for bit (fused attention, which is spelled out as product,
-    scaling, softmax, product, up to rounding). In-place operations become out-of-place. `model` is used up: its
-    modules and parameters live on in the result.
+    scaling, softmax, product, up to rounding). In-place operations become out-of-place; a write that something else
+    than the tensor's own name would see (a view, a buffer, the input) is refused. `model` is used up: its modules and
+    parameters live on in the result.
 
     Args:
         model: takes one tensor, returns one tensor; other arguments of its forward stay at their defaults.
         name: what to call it in error messages.
+        example: an input, with which the result is compared to `model` once in training and once in evaluation, with
+            the same random numbers: outputs, buffers, and the input afterwards. No state changes.
 
     Raises:
-        UserError: the model's forward cannot be traced, or is not the same computation in training and evaluation.
+        UserError: the model's forward cannot be traced, is not the same computation in training and evaluation, or is
+            not what the result computes; the model does not take the example. It is left as it was.
     """
     name = name or type(model).__name__
     training = model.training
@@ -82,17 +90,43 @@ def visible(model: nn.Module, name: str | None = None) -> Visible:
         pairs = zip(str(graph).splitlines(), str(other).splitlines(), strict=False)
         odd = next((f"{a.strip()!r} against {b.strip()!r}" for a, b in pairs if a != b), "one is longer")
         raise UserError(f"{name} computes other things in training than in evaluation, apart from dropout: {odd}")
-    for path, module in placed.items():
+    before = None if example is None else observed(model, example, name)
+    replaced = _place(model, placed)
+    result = Visible(model, graph.python_code("self"))
+    if before is not None and example is not None:
+        exact = not any(isinstance(module, ScaledDotProduct) for module in placed.values())
+        try:
+            same_or_refused(before, observed(result, example, name), exact, name)
+        except UserError:
+            _place(model, replaced)
+            raise
+    return result
+
+
+def _place(model: nn.Module, modules: Mapping[str, nn.Module | None]) -> dict[str, nn.Module | None]:
+    """Put `modules` at their paths (None: nothing); returns what was there."""
+    before: dict[str, nn.Module | None] = {}
+    for path, module in modules.items():
         owner, _, leaf = path.rpartition(".")
-        model.get_submodule(owner).add_module(leaf, module.train(training))
-    return Visible(model, graph.python_code("self"))
+        home = model.get_submodule(owner)
+        before[path] = home._modules.get(leaf)
+        if module is None:
+            del home._modules[leaf]
+        else:
+            home.add_module(leaf, module.train(model.training))
+    return before
 
 
 def _trace(model: nn.Module, name: str) -> tuple[fx.Graph, dict[str, nn.Module]]:
     """The graph in the present mode, and the modules it needs by path, both with paths as seen from `model`."""
     root, tracer = Traced(model).train(model.training), Tracer()
     try:
-        graph = tracer.trace(root)
+        with frozen(model):
+            graph = tracer.trace(root)
+    except Refused as error:
+        where = error.owner.removeprefix("model").removeprefix(".")
+        at = f"in {where} ({type(model.get_submodule(where)).__name__}) " if where else ""
+        raise UserError(f"{name} cannot be made visible without computing something else: {at}{error}") from error
     except Exception as error:  # whatever a forward may run into when it is given a stand-in for a tensor
         where = tracer.owners[-1] if tracer.owners else "model"
         kind = type(root.get_submodule(where)).__name__

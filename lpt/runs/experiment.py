@@ -156,10 +156,13 @@ def make_task(cfg: DictConfig, training: Training) -> Task:
 
 
 def make_model(cfg: DictConfig, data: Any) -> Any:
-    """The network, told by the data set what it must know of it."""
+    """The network, told by the data set what it must know of it, and given an `example` of images if it asks for one."""
     arguments = data.model_arguments()
     try:
-        inspect.signature(maker("model", cfg.model)).bind(**arguments)
+        signature = inspect.signature(maker("model", cfg.model))
+        if isinstance(data, ImageData) and "example" in signature.parameters:  # two: batch-norm needs them in training
+            arguments["example"] = torch.rand(2, *data.shape, generator=torch.Generator().manual_seed(0))
+        signature.bind(**arguments)
     except TypeError as error:
         raise UserError(
             f"this model does not go with data={data.name}, which tells it {', '.join(arguments)} ({error}): "
