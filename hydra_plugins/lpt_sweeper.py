@@ -12,9 +12,11 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
+from omegaconf import open_dict, read_write
 
+from lpt.data.places import place
 from lpt.errors import SweepFailed
-from lpt.runs.messages import readable
+from lpt.runs.messages import quoted, readable
 
 
 @dataclass
@@ -40,6 +42,15 @@ class LptSweeper(BasicSweeper):
     def __init__(self, max_batch_size: int | None, params: Any = None, jobs: str | None = None) -> None:
         super().__init__(max_batch_size, params)
         self.jobs = jobs
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        """As Hydra's; ~ in the folder of the sweep is the home folder, for its jobs, too."""
+        folder = str(config.hydra.sweep.dir)
+        if folder.startswith("~"):
+            with open_dict(config), read_write(config):
+                config.hydra.sweep.dir = str(place(folder, "paths.outputs"))
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def validate_batch_is_legal(self, batch: Any) -> None:
         assert self.hydra_context is not None and self.config is not None

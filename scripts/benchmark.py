@@ -33,10 +33,12 @@ import torch
 from lpt.benchmarks import chart, rounding, starting, training
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import Rows, Work, measured, table
+from lpt.data.places import place
 from lpt.errors import UserError
 from lpt.execution.heap import keep_freed_memory
 from lpt.formats.fused import why_not_fused
 from lpt.models import ResNet
+from lpt.runs.terminal import show_anything
 
 RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] = {
     "rounding": ("Rounding: ratio to a copy", lambda args: rounding.rounding(args.elements, args.device)),
@@ -62,6 +64,7 @@ OTHERS = ("profile", "starting", "memory")
 
 
 def main() -> int:
+    show_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=(*RATIOS, *OTHERS), action="append", help="part to measure")
     parser.add_argument("--elements", type=int, default=2**24, help="float32 elements that are rounded")
@@ -71,7 +74,7 @@ def main() -> int:
     parser.add_argument("--gpu-batch", type=int, default=256, help="images a step of ResNet-18 on the GPU")
     parser.add_argument("--depth", type=int, default=20, help="of the ResNet: 8, 14, 20, 32, 44 or 56")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmark.json"))
+    parser.add_argument("--out", type=place, default=Path("outputs/benchmark.json"))
     args = parser.parse_args()
     if min(args.elements, args.rounds, args.threads, args.batch, args.gpu_batch) < 1:
         parser.error("--elements, --rounds, --threads and the batches are whole numbers from 1 upward")

@@ -16,12 +16,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lpt.runs.terminal import show_anything
+
 PANELS = [("val/accuracy", "validation accuracy", False), ("train/loss", "training loss", False)]
 PANELS += [("flip_frequency", "flip frequency (share of weights a step)", True)]
 LAST = ["val/accuracy", "train/loss", "flip_frequency", "angle/flow", "angle/gradient"]
 
 
 def main() -> int:
+    show_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--out", type=Path, help="a .png or .svg to draw")

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lpt.errors import UserError
 from lpt.runs.messages import readable
+from lpt.runs.terminal import say, show_anything
 
 
 def main(arguments: list[str]) -> int:
@@ -27,13 +28,13 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     from lpt.runs.evaluation import evaluate
 
+    show_anything()
     try:
         metrics = evaluate(arguments[0], arguments[1:])
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {readable(error)}", file=sys.stderr)
         return 2
-    for name, value in metrics.items():
-        print(f"{name:<14} {value:.6g}")
+    say("\n".join(f"{name:<14} {value:.6g}" for name, value in metrics.items()))
     return 0
 
 

@@ -39,9 +39,11 @@ import lpt
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import quartiles, timed
 from lpt.benchmarks.stepping import Stepping
+from lpt.data.places import place
 from lpt.execution.bf16 import ExactProducts
 from lpt.execution.heap import keep_freed_memory
 from lpt.execution.packing import Packing
+from lpt.runs.terminal import show_anything
 
 STOCK, GIVEN_BACK = "stock torch", "stock torch, freed memory given back"
 VARIANTS = (STOCK, GIVEN_BACK, "memory=plain", "memory=packed")
@@ -202,6 +204,7 @@ PARTS = {"memory": memory, "bf16": bf16, "growth": growth}
 
 
 def main() -> int:
+    show_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(PARTS), action="append", help="part to measure")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -211,7 +214,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10_000, help="of `growth`")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of memory and bf16")
-    parser.add_argument("--out", type=Path, default=Path("outputs/execution.json"))
+    parser.add_argument("--out", type=place, default=Path("outputs/execution.json"))
     args = parser.parse_args()
     if min(args.batch, args.rounds, args.steps, args.threads) < 1 or args.size < 32:
         parser.error("--batch, --rounds, --steps and --threads are whole numbers from 1 upward, --size from 32")

@@ -28,8 +28,10 @@ import scripts  # noqa: F401  (how threads wait: before torch)
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from lpt.data.places import place
 from lpt.errors import UserError
 from lpt.runs.messages import readable
+from lpt.runs.terminal import show_anything
 
 
 def main(arguments: list[str]) -> int:
@@ -43,6 +45,7 @@ def main(arguments: list[str]) -> int:
     def stop(*_: object) -> None:
         raise Stopped
 
+    show_anything()
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         if name == "list":
@@ -52,7 +55,7 @@ def main(arguments: list[str]) -> int:
             command.report(command.Asked(words).outputs)
             return 0
         if name in ("publish", "rebuild"):
-            folders = [Path(word) for word in words]
+            folders = [place(word) for word in words]
             takes = "FOLDER TO" if name == "publish" else "FOLDER"
             if len(folders) != len(takes.split()):
                 raise UserError(f"{name} takes {takes}, not {shlex.join(words)!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import os
 from collections.abc import Mapping
@@ -108,13 +109,15 @@ def wandb(
     `run_id` makes a continued run go on under its own id.
 
     Raises:
-        UserError: another mode.
+        UserError: another mode, or online without a key; then nothing has been written.
     """
     if mode not in ("offline", "online", "disabled"):
         raise UserError(f"logger.mode={mode!r} is not one of offline, online, disabled")
     if mode == "disabled":
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
+    if mode == "online":
+        _check_key()
     from pytorch_lightning.loggers import WandbLogger
 
     logger = WandbLogger(
@@ -123,3 +126,25 @@ def wandb(
     )  # fmt: skip
     logger._wandb_init.pop("anonymous", None)  # Lightning passes it; W&B warns that it means nothing any more
     return logger
+
+
+def _check_key() -> None:
+    """Look for W&B's key where W&B looks (environment, netrc, its settings), without the network and without asking.
+
+    Raises:
+        UserError: there is none, or it is no key.
+    """
+    import wandb as library
+
+    try:
+        if "prompt" in inspect.signature(library.login).parameters:
+            known = library.login(prompt=False, verify=False)
+        else:  # older versions
+            known = bool(library.api.api_key)
+    except (library.errors.Error, ValueError) as error:
+        raise UserError(f"logger.mode=online: W&B's key is not right ({error}); run `wandb login`") from error
+    if not known:
+        raise UserError(
+            "logger.mode=online needs a key of W&B, and there is none: run `wandb login`, set WANDB_API_KEY, or leave "
+            "logger.mode=offline and send the run later with `wandb sync`"
+        )

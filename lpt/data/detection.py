@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
-from .images import Normal, normalise, opened
+from .images import Normal, normalise
+from .pixels import rgb
 
 PADDING = -1  # the label of what fills up the rows of images with fewer objects
 OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # least overlap of a random crop and one object: Liu et al. 2016, section 2.2
@@ -199,14 +200,13 @@ def decoded(image: Path | np.ndarray) -> Any:
     """A PIL image in RGB.
 
     Raises:
-        UserError: a file that cannot be decoded.
+        UserError: as of `lpt.data.pixels.rgb`.
     """
-    from PIL import Image
-
     if isinstance(image, np.ndarray):
+        from PIL import Image
+
         return Image.fromarray(image)
-    with opened(image) as file:
-        return file.convert("RGB")
+    return rgb(image)
 
 
 def moved(boxes: np.ndarray, seen: Box, place: Place) -> tuple[np.ndarray, np.ndarray]:

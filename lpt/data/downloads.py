@@ -8,6 +8,7 @@ import torch
 from ..errors import UserError
 from .base import ImageData
 from .images import Augment, Labelled, planes, splits_of
+from .places import place
 
 # torchvision's class, classes, shape, and what a user must put where
 _SETS: dict[str, tuple[str, int, tuple[int, int, int], str]] = {
@@ -61,6 +62,7 @@ def downloads(
     if name not in _SETS:
         raise UserError(f"data.name={name!r} is not one of {', '.join(_SETS)}")
     _, classes, shape, _ = _SETS[name]
+    path = str(place(path, "data.path"))
     parts = {"train": _read(name, path, True, download), "val": _read(name, path, False, download)}
     splits = splits_of(parts, Augment(crop_padding, flip), train_limit, mean, std)
     counts = {part: len(split) for part, split in splits.items()}

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import ImageData, Split, first
-from .images import Augment, Normal, normal_of, normalise, opened, splits_of
+from .images import Augment, Normal, normal_of, normalise, splits_of
+from .pixels import rgb
+from .places import place
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 AREA = (0.08, 1.0)  # share of the image that a random crop covers: Szegedy et al. 2015, section 6
@@ -44,6 +46,7 @@ def folder(
     side and cropped in the middle. With `in_memory` both splits are decoded once, in the latter way, and training
     augments by `crop_padding` instead. Which images and crops there are does not depend on `workers`.
 
+    Images of 16 bits a channel are scaled to 8; see `lpt.data.pixels` for what is refused.
     An image that cannot be decoded stops the run with a `UserError` that names the file; with `in_memory` that
     happens before training. Files that are no images by their suffix are passed over.
 
@@ -69,8 +72,9 @@ def folder(
     _check_numbers(size, resize, workers)
     if not in_memory and (mean is None or std is None or crop_padding):
         raise UserError("without data.in_memory=true, data.mean and data.std must be given and data.crop_padding be 0")
-    classes, files = _files(Path(path), "train", None)
-    val_classes, val_files = _files(Path(path), "val", classes)
+    root = place(path, "data.path")
+    classes, files = _files(root, "train", None)
+    val_classes, val_files = _files(root, "val", classes)
     files = files[: first(len(files), train_limit)]
     parts = [_Decoder(part, size, resize, workers) for part in (files, val_files)]
     augment = Augment(crop_padding, flip)
@@ -82,7 +86,7 @@ def folder(
         shape=(3, size, size),
         train=train,
         val=val,
-        source=f"image folder {Path(path).name}: {sizes}{_lacking(classes, val_classes)}",
+        source=f"image folder {root.name}: {sizes}{_lacking(classes, val_classes)}",
     )
 
 
@@ -129,9 +133,9 @@ class _Decoder:
     def _one(self, path: Path, row: list[float] | None, flip: bool) -> np.ndarray:
         from PIL import Image
 
-        with opened(path) as file:
-            image = file.convert("RGB")
-        box = _middle(*image.size, self.size / self.resize) if row is None else _random(*image.size, row)
+        image = rgb(path)
+        width, height = image.size
+        box = _middle(width, height, self.size / self.resize) if row is None else _random(width, height, row)
         image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
         mirrored = row is not None and flip and row[4] < 0.5
         return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)

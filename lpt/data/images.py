@@ -122,6 +122,8 @@ def opened(file: Path) -> Iterator[PIL.Image.Image]:
     try:
         with Image.open(file) as image:
             yield image
+    except UserError:  # of what is done within
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} cannot be decoded ({error}); remove or replace that file") from error
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UserError
+from .places import place, text_of
 
-_OPEN: dict[str, Callable[..., Any]] = {"": open, ".xz": lzma.open, ".gz": gzip.open}
+_OPEN: dict[str, Callable[..., Any]] = {"": Path.open, ".xz": lzma.open, ".gz": gzip.open}
 Item = TypeVar("Item")
 SPECIAL = PAD, BEGIN, END = "<pad>", "<bos>", "<eos>"  # the first three tokens of every vocabulary of subwords
 
@@ -32,10 +33,10 @@ class TextFolder:
     def __init__(self, path: str | None, layout: str) -> None:
         if path is None:
             raise UserError(f"data.path is missing: give data.path=DIR, {layout}")
-        self.path, self.layout = Path(path), layout
+        self.path, self.layout = place(path, "data.path"), layout
 
     def lines(self, name: str) -> list[str]:
-        """The lines of the file `name`, or of that file packed as .xz or .gz, without their ends.
+        """The lines of the file `name`, or of that file packed as .xz or .gz, without their ends and a byte-order mark.
 
         Raises:
             UserError: the file is missing, or is no UTF-8 text.
@@ -44,8 +45,8 @@ class TextFolder:
             file = self.path / f"{name}{ending}"
             if file.is_file():
                 try:
-                    with opened(file, "rt", encoding="utf-8", newline="\n") as handle:
-                        text: str = handle.read()
+                    with opened(file, "rb") as handle:
+                        text = text_of(handle.read())
                 except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
                     raise UserError(f"{file} cannot be read as UTF-8 text ({error}); convert or fetch it") from error
                 return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
@@ -74,7 +75,8 @@ def bpe(texts: Sequence[str], size: int, cache: str | None = None) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns at every fork
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # needed here only
 
-    folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lpt"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lpt"
+    folder = place(cache, "data.cache") if cache else home
     key = hashlib.sha256("\n".join([str(size), *SPECIAL, *texts]).encode()).hexdigest()[:16]
     file = folder / f"bpe-{size}-{key}.json"
     if file.is_file():

@@ -11,6 +11,7 @@ import torch
 from ..errors import UserError
 from .base import ImageData
 from .images import Augment, Labelled, planes, splits_of
+from .places import place
 
 LAYOUT = (
     "a folder with train.npz and val.npz (and test.npz, if you like), each with `images`, uint8 (N, H, W) or "
@@ -41,7 +42,7 @@ def npz(
     """
     if path is None:
         raise UserError(f"data.path is missing: give data=npz data.path=DIR, {LAYOUT}")
-    folder = Path(path)
+    folder = place(path, "data.path")
     if not folder.is_dir():
         raise UserError(f"data.path={path} is not a folder; it must be {LAYOUT}")
     files = {name: folder / f"{name}.npz" for name in ("train", "val", "test")}

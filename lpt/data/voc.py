@@ -15,7 +15,9 @@ from ..errors import UserError
 from .base import first
 from .detection import DetectionData, Scene, Scenes, Views
 from .folder import SUFFIXES
-from .images import normal_of, opened
+from .images import normal_of
+from .pixels import size_of
+from .places import place, text_of
 
 LAYOUT = (
     "Annotations/ID.xml, JPEGImages/ID.jpg and ImageSets/Main/train.txt with an ID a line, or a folder "
@@ -101,7 +103,7 @@ def _folder(root: str | None) -> Path:
     """The folder that holds Annotations, JPEGImages and ImageSets."""
     if root is None:
         raise UserError(f"data.root is missing: give data=voc data.root=DIR, which holds {LAYOUT}")
-    top = Path(root)
+    top = place(root, "data.root")
     below = [top.glob("*"), top.glob("*/*")] if top.is_dir() else []
     found = [path for paths in ([top], *map(sorted, below)) for path in paths if (path / "Annotations").is_dir()]
     if top in found:
@@ -121,7 +123,11 @@ def _ids(folder: Path, part: str) -> list[str]:
     if not file.is_file():
         others = sorted(path.stem for path in file.parent.glob("*.txt"))
         raise UserError(f"{file} is missing; data.train and data.val may be {', '.join(others[:20]) or '(none there)'}")
-    ids = [line.split()[0] for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        listed = text_of(file.read_bytes())
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{file} cannot be read as UTF-8 text ({error}); convert or replace it") from error
+    ids = [line.split()[0] for line in listed.splitlines() if line.strip()]
     if not ids:
         raise UserError(f"{file} names no image: choose another data.train or data.val")
     return list(dict.fromkeys(Path(i).stem if Path(i).suffix.lower() in SUFFIXES else i for i in ids))
@@ -163,8 +169,7 @@ def _image(folder: Path, images: dict[str, Path], image: str) -> Path:
 
 def _scene(path: Path, objects: Sequence[Object], classes: tuple[str, ...], empty: Counter[str]) -> Scene:
     """The objects of `classes` in an image; `empty` counts the boxes that are left out."""
-    with opened(path) as file:
-        width, height = file.size
+    width, height = size_of(path)
     known = [item for item in objects if item[0] in classes]
     boxes = np.array([box for _, box, _ in known], np.float64).reshape(-1, 4).clip(0, [width, height] * 2)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)

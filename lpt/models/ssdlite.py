@@ -6,12 +6,12 @@ N images, C classes without the background, A default boxes an image.
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data.places import place
 from ..dataflow.ops import Add
 from ..errors import UserError
 
@@ -146,7 +146,8 @@ def _load(features: nn.Module, source: bool | str) -> None:
 
         where, state = "torchvision's MobileNetV2", MobileNet_V2_Weights.DEFAULT.get_state_dict
     else:
-        where, state = str(source), lambda: torch.load(Path(str(source)), map_location="cpu", weights_only=True)
+        file = place(source, "model.pretrained")
+        where, state = str(file), lambda: torch.load(file, map_location="cpu", weights_only=True)
     try:
         found = state()
         found = found.get("state_dict", found)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ..data.places import place
 from ..errors import UserError
 from ..report import page, sections
 from ..report.runs import read
@@ -46,13 +47,13 @@ class Asked:
         self.jobs = (cores if self.size == "smoke" else 1) if jobs is None else jobs
         self.threads = self._count(own, "threads") or max(1, cores // max(1, self.jobs))
         self.launcher = own.get("launcher", LOCAL)
-        outputs, here = Path(own.get("outputs", "outputs/reproduce")).resolve(), Path.cwd()
+        outputs, here = place(own.get("outputs", "outputs/reproduce"), "outputs").resolve(), Path.cwd()
         self.outputs = outputs.relative_to(here) if outputs.is_relative_to(here) else outputs  # one spelling of a place
         self.run = self._count(own, "run", 0)
         self.sweep = own.get("sweep")
         self.places = {key: value for key, value in own.items() if key in places}
         for key, value in self.places.items():
-            if not Path(value).is_dir():
+            if not place(value, key).is_dir():
                 raise UserError(f"{key}={value} is not a folder that is there")
         self.cluster = [word for word in words if word.startswith("hydra.launcher.")]
         if self.cluster and self.launcher == LOCAL:
@@ -123,7 +124,7 @@ def reproduce(name: str, words: Sequence[str]) -> int:
         read(run.result).curve("step")  # raises where a file is damaged
     every = [run for each in runs for run in each]
     if asked.sweep:
-        return _wandb_sweep(Path(asked.sweep), name, words, len(every))
+        return _wandb_sweep(place(asked.sweep, "sweep"), name, words, len(every))
     if asked.run is not None:
         return _one(every, asked.run, asked.threads)
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)

@@ -9,7 +9,6 @@ import re
 import sys
 import uuid
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from ..callbacks.metrics import Diverged, Metrics
 from ..callbacks.progress import Progress
 from ..callbacks.quantization import Quantization
 from ..data.base import ImageData
+from ..data.places import place
 from ..errors import UserError
 from ..tasks.task import Task
 from ..weights.closures import why_not
@@ -66,7 +66,7 @@ class Experiment:
             self.task.configure_optimizers()
         self.names = names(cfg, choices)
         head = [*self.names.values(), f"seed{self.seed}"]
-        self.folder = RunFolder(Path(cfg.paths.outputs) / run_name(self.config, head))
+        self.folder = RunFolder(place(cfg.paths.outputs, "paths.outputs") / run_name(self.config, head))
         self.trainer = self.training.trainer(self.folder.path, self.callbacks(progress), self.loggers(), self.epochs)
         try_optimizer(self.task, self.trainer.strategy.root_device, self.training.gradient_clip_val)
         self.leads = self.trainer.is_global_zero
@@ -156,7 +156,7 @@ def make_task(cfg: DictConfig, training: Training) -> Task:
 
 
 def make_model(cfg: DictConfig, data: Any) -> Any:
-    """The network, told by the data set what it must know of it, and given an `example` of images if it asks for one."""
+    """The network, told by the data set what it must know of it, with an `example` of images if it asks for one."""
     arguments = data.model_arguments()
     try:
         signature = inspect.signature(maker("model", cfg.model))

@@ -21,6 +21,7 @@ from ..errors import UserError
 # What may differ between two commands that mean the same run.
 NOT_THE_RUN = ("resume", "logger", "progress", "paths")
 NOT_THE_DATA = ("download", "cache")
+LONGEST = 255  # bytes of a name, on all usual file systems; a run's name is ASCII
 
 
 def replace(path: Path, text: str) -> None:
@@ -31,12 +32,16 @@ def replace(path: Path, text: str) -> None:
 
 
 def run_name(config: dict[str, Any], head: list[str]) -> str:
-    """`head` joined by dashes, then eight digits of a hash of the resolved `config` less `NOT_THE_RUN`."""
+    """`head` joined by dashes, then eight digits of a hash of the resolved `config` less `NOT_THE_RUN`.
+
+    A head that is too long for a file's name is cut.
+    """
     decides = {key: value for key, value in config.items() if key not in NOT_THE_RUN}
     decides["data"] = {key: value for key, value in config["data"].items() if key not in NOT_THE_DATA}
     text = json.dumps(decides, sort_keys=True, default=str)
     readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part).strip("_") for part in head)
-    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    mark = f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return readable[: LONGEST - len(mark)] + mark
 
 
 class RunFolder:
@@ -75,6 +80,8 @@ class RunFolder:
             return {}
         except ValueError:
             summary = None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read ({error.strerror}): give another paths.outputs") from error
         if not isinstance(summary, dict):
             raise UserError(f"{self.path / 'summary.json'} is damaged: delete the folder, and the run starts afresh")
         return summary

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -29,8 +31,53 @@ def readable(error: BaseException, config: str = "config") -> str:
         return f"{group}={got}: there is no such choice.{_guess(got, options, group + '=')} Valid: {', '.join(options)}"
     if override := re.match(r"Could not override '([\w.]+)'", text):
         return _unknown_key(override[1], config)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, text)
+    if several := re.match(r"Ambiguous value for argument '(.*)'\n1\. ", text, re.DOTALL):
+        return _several(several[1])
     cause = error.__cause__
     return f"{text}\n{cause}" if cause is not None and str(cause) not in text else text
+
+
+def quoted(text: str) -> str:
+    """`text` in quotes, as Hydra takes them whatever stands inside."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and '\\"'), text) + '"'
+
+
+def _unreadable(override: str, text: str) -> str:
+    """The message for an override that is not in Hydra's grammar."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override}: write {key}=VALUE"
+    listed = value.startswith("[") and value.endswith("]") and not re.search(r"[][{}'\"]", value[1:-1])
+    spelt = f"[{','.join(quoted(item.strip()) for item in value[1:-1].split(','))}]" if listed else quoted(value)
+    if not _reads(f"{key}={spelt}"):  # the fault is in the key, then
+        return f"{override}: {text.splitlines()[0]}"
+    return (
+        f"{override} cannot be read: text with signs like = , : {{ }} ( ) ~ or letters beyond a to z must stand in "
+        f"quotes: write {_shell(f'{key}={spelt}')}"
+    )
+
+
+def _several(override: str) -> str:
+    """The message for a value with a comma, without -m."""
+    key, _, value = override.partition("=")
+    return (
+        f"{override}: a comma makes several values of it. For one text, write {_shell(f'{key}={quoted(value)}')}; for "
+        f"a list, '{key}=[{value}]'; for a run of each, add -m"
+    )
+
+
+def _shell(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def _reads(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except HydraException:
+        return False
+    return True
 
 
 def _unknown_key(key: str, config: str) -> str:

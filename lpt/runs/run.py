@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import SweepFailed, UserError
 from ..execution.heap import keep_freed_memory
 from .messages import CONF, readable, top_level
+from .terminal import say, show_anything
 
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
 Work = Callable[[DictConfig, dict[str, str]], Any]
@@ -32,6 +33,7 @@ def main(config: str = "config", work: Work | None = None) -> int:
         work: does what (the composed configuration, the file chosen in each group) say; `train` if None.
     """
     codes = [DONE]
+    show_anything()
     keep_freed_memory()
 
     def task(cfg: DictConfig) -> int:
@@ -131,5 +133,5 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     if experiment.leads:
         from .summary import table
 
-        print(f"\n{table(summary, folder.path)}")
+        say(f"\n{table(summary, folder.path)}")
     return summary

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data.places import place
 from ..errors import UserError
 
 PREFIX = "model."  # the task's name for its network
+COMPILED = "_orig_mod."  # torch.compile's name for what it has compiled, anywhere within a name
+STATES = ("state_dict", "model", "model_state_dict")  # under which other programs keep a state dict
 
 
-def find(path: str | Path, best: bool = True) -> Path:
+def find(path: str | Path, best: bool = True, key: str = "init_from") -> Path:
     """The checkpoint that `path` means: a file, or a run folder, whose best checkpoint (or last, if asked) it is.
+
+    Args:
+        key: what the configuration calls it, for the message.
 
     Raises:
         UserError: there is none.
     """
-    path = Path(path)
+    path = place(path, key)
     names = ("best.ckpt", "last.ckpt") if best else ("last.ckpt", "best.ckpt")
     for candidate in (path, *(path / "checkpoints" / name for name in names)):
         if candidate.is_file():
@@ -40,7 +49,8 @@ def read(path: Path) -> dict[str, Any]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         why = f"neither a checkpoint of a run nor a state dict that torch.load reads ({type(error).__name__})"
-        raise UserError(f"{path} is {why}") from error
+        hint = "; if it holds other objects beside its tensors, save the state dict alone"
+        raise UserError(f"{path} is {why}{hint}") from error
     if not isinstance(saved, dict):
         raise UserError(f"{path} holds a {type(saved).__name__}; a checkpoint of a run or a state dict is needed")
     return saved
@@ -54,7 +64,7 @@ def callback_state(saved: dict[str, Any], name: str) -> dict[str, Any]:
 
 def weights_of(saved: dict[str, Any], masters: bool) -> dict[str, Tensor]:
     """The network's state dict; with `masters`, full-precision masters in place of quantized weights."""
-    state: dict[str, Tensor] = saved.get("state_dict", saved)
+    state: dict[str, Tensor] = next((saved[key] for key in STATES if isinstance(saved.get(key), dict)), saved)
     if any(key.startswith(PREFIX) for key in state):
         state = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     if masters:
@@ -76,19 +86,50 @@ def load(model: nn.Module, path: str | Path) -> Path:
 def fit(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
     """`model.load_state_dict(state)`, with a message that names what does not fit.
 
+    A prefix that all names of `state` have and the model's do not, such as DDP's `module.`, is left out, as
+    is torch.compile's `_orig_mod.` anywhere; both are told.
+
     Raises:
         UserError: names or shapes differ.
     """
     own = model.state_dict()
+    if own.keys() != state.keys() and any(COMPILED in key for key in state):
+        print(f"{source}: {COMPILED} in its names, of torch.compile, is left out", file=sys.stderr)
+        state = {key.replace(COMPILED, ""): value for key, value in state.items()}
+    prefix = shared_prefix(state)
+    if prefix and own.keys() != state.keys():
+        cut = next((p for p in _heads(prefix) if {key.removeprefix(p) for key in state} == own.keys()), "")
+        if cut:
+            print(f"{source}: all names begin with {cut}, which is left out", file=sys.stderr)
+            state = {key.removeprefix(cut): value for key, value in state.items()}
     shapes = [
         f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own.keys() & state.keys()
         if state[k].shape != own[k].shape
     ]  # fmt: skip
-    odd = sorted(own.keys() ^ state.keys()) + sorted(shapes)
-    if odd:
-        some = "; ".join(odd[:3])
+    lacks, more = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if odd := [*lacks, *more, *shapes]:
+        some = [f"it lacks {_some(lacks)}"] * bool(lacks) + [f"it has {_some(more)}"] * bool(more)
+        begin = f"; all its names begin with {prefix}" if prefix and more else ""
         raise UserError(
-            f"the weights in {source} are of another model: {len(odd)} entries differ ({some}); "
+            f"the weights in {source} are of another model: {len(odd)} entries differ "
+            f"({'; '.join([*some, *sorted(shapes)[:3]])}{begin}); "
             "use the model= (and a data set of as many classes) that they were trained with"
         )
     model.load_state_dict(state)
+
+
+def shared_prefix(names: Iterable[str]) -> str:
+    """The modules, each with its dot, with which all names begin: `module.model.`, or nothing."""
+    modules = [name.split(".")[:-1] for name in names]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*modules, strict=False))
+    return "".join(f"{parts[0]}." for parts in alike)
+
+
+def _heads(prefix: str) -> list[str]:
+    """`a.`, `a.b.`, `a.b.c.` of `a.b.c.`"""
+    parts = prefix.split(".")[:-1]
+    return ["".join(f"{part}." for part in parts[: i + 1]) for i in range(len(parts))]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils import _pytree as pytree
 
+from ..data.places import place
 from ..report.ranking import LABELLED, draw
 from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve
@@ -25,6 +26,7 @@ from .evaluation import stored
 from .experiment import Experiment, make_task, quiet
 from .folder import RunFolder, replace, run_name
 from .run import train
+from .terminal import say
 from .training import Training
 
 # The keys of conf/search.yaml that a training does not have.
@@ -57,7 +59,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     if config["batch_size"] is not None:
         whole("batch_size", config["batch_size"], 1)
     resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
-    file = saved.find(config["checkpoint"]) if config["checkpoint"] else _trained(cfg, choices)
+    file = saved.find(config["checkpoint"], key="checkpoint") if config["checkpoint"] else _trained(cfg, choices)
     names = {"model": str(cfg.model.get("name") or choices["model"]), "data": choices["data"]}
     if (file.resolve().parents[1] / "config.yaml").is_file():
         names |= _as_in_its_run(cfg, file)
@@ -69,18 +71,21 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
         task.batches_per_epoch(1)
     config |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "data", "task")}
     config["checkpoint"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    folder = SearchFolder(Path(cfg.paths.outputs) / run_name(config, ["search", *names.values(), config["method"]]))
+    outputs = place(cfg.paths.outputs, "paths.outputs")
+    folder = SearchFolder(outputs / run_name(config, ["search", *names.values(), config["method"]]))
+    run_id = (folder.summary().get("wandb_id") if resume else None) or uuid.uuid4().hex[:12]
+    logger = build("logger", cfg.logger, folder=folder.path, config=config, run_id=run_id)  # tells what it lacks
     try:
         with told("paths.outputs"):
             state = folder.open(resume)
         if state == "finished":
             print("this search is finished (resume=false measures afresh)", file=sys.stderr)
         else:
-            _measure(cfg, config, task, formats, folder, file, " on ".join(names.values()), progress)
+            _measure(cfg, config, task, formats, folder, file, " on ".join(names.values()), progress, run_id, logger)
         text = (folder.path / "ranking.txt").read_text(encoding="utf-8")
     finally:
         folder.close()
-    print(text)
+    say(text)
     return text
 
 
@@ -117,11 +122,10 @@ def _as_in_its_run(cfg: DictConfig, file: Path) -> dict[str, str]:
 
 def _measure(
     cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[str], folder: SearchFolder, file: Path,
-    title: str, progress: bool,
+    title: str, progress: bool, run_id: str, logger: Any,
 ) -> None:  # fmt: skip
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
-    run_id = _begun(cfg, folder, file, title)
-    logger = build("logger", cfg.logger, folder=folder.path, config=config, run_id=run_id)
+    _begun(cfg, folder, file, title, run_id)
     task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
     batches = take(task, config["batches"])
     print(f"{title}, weights of {file}; {len(formats)} formats, {len(batches)} batches of {task.batch_size}",
@@ -158,15 +162,13 @@ def _measure(
     folder.write_summary(status="finished", **results, wall_seconds=round(seconds, 1))
 
 
-def _begun(cfg: DictConfig, folder: SearchFolder, file: Path, title: str) -> str:
-    """Put into the folder what is known before anything is measured; returns the search's id at W&B."""
+def _begun(cfg: DictConfig, folder: SearchFolder, file: Path, title: str, run_id: str) -> None:
+    """Put into the folder what is known before anything is measured."""
     replace(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
-    run_id: str = folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
     folder.write_summary(
         status="running", title=title, command=_command(), checkpoint=str(file), wandb_id=run_id,
         git_commit=summary.git_commit(), versions=summary.versions(), hardware=summary.hardware(),
     )  # fmt: skip
-    return run_id
 
 
 def _written(ranking: Ranking, folder: Path, title: str, seconds: float) -> list[Path]:

@@ -1,0 +1,22 @@
+"""What a command prints: it must never be the reason why work that is done counts as failed."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def show_anything() -> None:
+    """Let stdout and stderr write what their encoding does not have as \\xfc or \\u4e2d, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Print a result; nothing happens if nobody reads it any more (`| head`), or if there is no room for it."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:  # or the interpreter tries again at its end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
