@@ -32,7 +32,7 @@ from lpt.data.places import place
 from lpt.errors import UserError
 from lpt.runs import saved
 from lpt.runs.folder import run_name
-from lpt.runs.messages import quoted, readable
+from lpt.runs.messages import as_override, quoted, readable
 
 SHORT = (*TINY, "trainer.max_steps=1", "indicators=none")
 
@@ -106,6 +106,25 @@ def test_values_as_people_have_them(value: str, capfd: pytest.CaptureFixture[str
     assert shlex.quote(f'init_from="{value}"') in err or f"""'init_from="{value}"'""" in err or "x'\\''y" in err
     assert main(*SHORT, f'init_from="{value}"') == 2
     assert f"no checkpoint at {Path(value).expanduser()}" in capfd.readouterr().err
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0")))
+def test_overrides_that_we_write_are_read_back(value: str) -> None:
+    (read,) = OverridesParser.create().parse_overrides([as_override("a", value)])
+    assert read.value() == value
+
+
+def test_tables_take_folders_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lpt.reproductions.command import Asked
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "ü = {1}").mkdir()
+    asked = Asked(["size=paper", "ptb=~/ü = {1}", f"outputs={tmp_path}/Läufe=1", "only.models=LSTM", "seeds=1"])
+    words = asked.runs(asked.plan("table_8bit"))[0].overrides
+    read = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(list(words))}
+    assert read["data.path"] == str(tmp_path / "ü = {1}") and read["paths.outputs"] == f"{tmp_path}/Läufe=1/runs"
+    assert as_override("data.path", "data/ptb") == "data.path=data/ptb"  # what needs no quotes has none
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

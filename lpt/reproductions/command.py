@@ -51,9 +51,9 @@ class Asked:
         self.outputs = outputs.relative_to(here) if outputs.is_relative_to(here) else outputs  # one spelling of a place
         self.run = self._count(own, "run", 0)
         self.sweep = own.get("sweep")
-        self.places = {key: value for key, value in own.items() if key in places}
+        self.places = {key: str(place(value, key)) for key, value in own.items() if key in places}
         for key, value in self.places.items():
-            if not place(value, key).is_dir():
+            if not Path(value).is_dir():
                 raise UserError(f"{key}={value} is not a folder that is there")
         self.cluster = [word for word in words if word.startswith("hydra.launcher.")]
         if self.cluster and self.launcher == LOCAL:

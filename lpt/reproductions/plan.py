@@ -22,7 +22,7 @@ from omegaconf import OmegaConf, open_dict
 from ..errors import UserError
 from ..runs.experiment import names
 from ..runs.folder import run_name
-from ..runs.messages import CONF
+from ..runs.messages import CONF, as_override
 
 SIZES = ("smoke", "cpu", "small", "paper")
 QUIET = ("progress=false", "logger.mode=disabled")
@@ -181,21 +181,22 @@ class Plan:
                 overrides = [*self.of_model(model, places), *self.settings]
                 overrides += [o for key, value in condition.items() for o in self.vary[key][value].split()]
                 overrides += [*text.split(), f"seed={seed}", *QUIET, *given]
-                overrides += [f"init_from={started[origin]}"] if origin else []
+                overrides += [as_override("init_from", started[origin])] if origin else []
                 folder = outputs / "runs" / folder_name(overrides)
                 started[arm] = folder
+                overrides.append(as_override("paths.outputs", folder.parent))
                 yield Run(
                     "config", (("model", model), *condition.items(), ("arm", arm)), seed,
-                    (*overrides, f"paths.outputs={folder.parent}"), folder, started[origin] if origin else None,
+                    tuple(overrides), folder, started[origin] if origin else None,
                 )  # fmt: skip
 
     def _searching(self, run: Run, outputs: Path, places: dict[str, str]) -> Run:
         """The search on the weights of a finished training."""
-        own = [*self.of_model(run.label["model"], places), *self.settings, f"checkpoint={run.folder}"]
+        own = [*self.of_model(run.label["model"], places), *self.settings, as_override("checkpoint", run.folder)]
         own += ["format=fp32", "weights=fp32", *QUIET, *(self.search or "").split()]
         key = hashlib.sha256(" ".join(own).encode()).hexdigest()[:8]
         folder = outputs / "searches" / f"{run.folder.name}-{key}"
-        return Run("search", run.labels, run.seed, (*own, f"paths.outputs={folder}"), folder, run.folder)
+        return Run("search", run.labels, run.seed, (*own, as_override("paths.outputs", folder)), folder, run.folder)
 
     def of_model(self, model: str, places: dict[str, str]) -> list[str]:
         """The settings of a model, its data's place filled in."""
@@ -203,7 +204,11 @@ class Plan:
         for _, key, _, _ in Formatter().parse(text):
             if key and key not in places:
                 raise UserError(f"{model} at size={self.size} needs {key}=DIR, {self.places[key]}")
-        return str(text.format(**places)).split()
+        pairs = [word.partition("=") for word in text.split()]
+        return [
+            as_override(key, value.format(**places)) if "{" in value else f"{key}{equals}{value}"
+            for key, equals, value in pairs
+        ]
 
 
 def known() -> list[str]:

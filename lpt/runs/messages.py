@@ -44,6 +44,12 @@ def quoted(text: str) -> str:
     return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and '\\"'), text) + '"'
 
 
+def as_override(key: str, value: object) -> str:
+    """`key=value` as Hydra reads it as text, in quotes if it must be."""
+    plain = f"{key}={value}"
+    return plain if _reads(plain, str(value)) else f"{key}={quoted(str(value))}"
+
+
 def _unreadable(override: str, text: str) -> str:
     """The message for an override that is not in Hydra's grammar."""
     key, equals, value = override.partition("=")
@@ -72,12 +78,13 @@ def _shell(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-def _reads(override: str) -> bool:
+def _reads(override: str, value: str | None = None) -> bool:
+    """Whether Hydra can read the override; if `value` is given, as that text."""
     try:
-        OverridesParser.create().parse_overrides([override])
+        (read,) = OverridesParser.create().parse_overrides([override])
+        return value is None or (not read.is_sweep_override() and read.value() == value)
     except HydraException:
         return False
-    return True
 
 
 def _unknown_key(key: str, config: str) -> str:
