@@ -243,6 +243,10 @@ def test_what_was_left_out_is_told_and_other_models_are_refused_by_names(
         UserError, match=r"it lacks weight; it has module.0.0.bias.*; all its names begin with module\."
     ):
         saved.load(nn.Linear(3, 4, bias=False), tmp_path / "a.pt")
+    some = dict(list(network().state_dict().items())[1:])
+    torch.save({f"module.{key}": value for key, value in some.items()}, tmp_path / "c.pt")
+    with pytest.raises(UserError, match=r"1 entries differ \(it lacks 0.0.weight\)"):
+        saved.load(network(), tmp_path / "c.pt")
     assert saved.shared_prefix(["a.b.c", "a.b.d.e", "a.bc.f"]) == "a." and saved.shared_prefix([]) == ""
 
 

@@ -33,6 +33,7 @@ class Toy(nn.Module):
         self.register_buffer("seen", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(8, dtype=torch.float64))
         self.count = 0
+        self.cache: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Any:
         return self.compute(self, x)
@@ -105,6 +106,9 @@ REFUSED = {
     "h.data = x": "sets data of a tensor",
     "self.count += 1": "sets count in its forward",
     "self.last = h": "sets last in its forward",
+    "self.cache['h'] = h": "sets h in its forward",
+    "h[0].clamp_(0).mul_(2)": "clamp_ writes into memory",
+    "h.narrow(1, 0, 2).index_fill_(0, torch.tensor(0), 1)": "writes into memory|out of nothing",
     "h = h * random.random()": "random numbers",
     "h = h * torch.rand(()).item()": "random numbers",
     "torch.set_grad_enabled(False); h = h * 2; torch.set_grad_enabled(True)": "switches gradients",
@@ -224,7 +228,7 @@ def test_an_example_that_the_model_does_not_take_is_told() -> None:
         visible(toy(does("h += 1")), example=torch.ones(4, 5))
 
 
-FAMILIES = ["mobilenetv3_small_050", "xcit_nano_12_p16_224", "mixer_s32_224", "regnetx_002", "ghostnet_050"]
+FAMILIES = ["mobilenetv3_small_050", "xcit_nano_12_p16_224", "regnetx_002", "ghostnet_050"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -117,7 +117,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _attributes(module: nn.Module) -> list[dict[str, Any]]:
-    return [vars(module), module._buffers, module._parameters, module._modules]  # type: ignore[list-item]
+    """What a forward could set: attributes, buffers, entries of a cache."""
+    return [vars(module), *(value for value in vars(module).values() if isinstance(value, dict))]
 
 
 def _set_back(there: dict[str, Any], own: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..report import page, sections
 from ..report.runs import read
 from ..runs.messages import CONF
+from ..runs.terminal import say
 from .launch import AT_A_TIME, LOCAL, check, launch, work
 from .plan import SIZES, Plan, Run, known, sizes_of
 from .writing import report_failures, write
@@ -140,7 +141,7 @@ def reproduce(name: str, words: Sequence[str]) -> int:
         more = [w for w in words if w.partition("=")[0] != "size" and w != "jobs=0"]
         command = shlex.join([*PROGRAM.split(), plan.name, f"size={asked.size}", *more])
         mine = {run.folder: failed[run.folder] for run in own if run.folder in failed}
-        print(f"\n{write(plan, own, folder, command, mine)}\neverything: {folder}/")
+        say(f"\n{write(plan, own, folder, command, mine)}\neverything: {folder}/")
     report(asked.outputs)
     report_failures(failed)
     return 1 if failed else 0
@@ -175,7 +176,7 @@ def report(outputs: Path) -> Path:
     out = (outputs.parent if outputs.name == "reproduce" else outputs) / "report" / "index.html"
     for warning in page.build(folders, out):
         print(warning, file=sys.stderr)
-    print(f"page: {out}")
+    say(f"page: {out}")
     return out
 
 

@@ -97,11 +97,10 @@ def fit(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
         print(f"{source}: {COMPILED} in its names, of torch.compile, is left out", file=sys.stderr)
         state = {key.replace(COMPILED, ""): value for key, value in state.items()}
     prefix = shared_prefix(state)
-    if prefix and own.keys() != state.keys():
-        cut = next((p for p in _heads(prefix) if {key.removeprefix(p) for key in state} == own.keys()), "")
-        if cut:
-            print(f"{source}: all names begin with {cut}, which is left out", file=sys.stderr)
-            state = {key.removeprefix(cut): value for key, value in state.items()}
+    cut = max(["", *_heads(prefix)], key=lambda head: len({key.removeprefix(head) for key in state} & own.keys()))
+    if cut:
+        print(f"{source}: all names begin with {cut}, which is left out", file=sys.stderr)
+        state = {key.removeprefix(cut): value for key, value in state.items()}
     shapes = [
         f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own.keys() & state.keys()
         if state[k].shape != own[k].shape
@@ -109,7 +108,7 @@ def fit(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
     lacks, more = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if odd := [*lacks, *more, *shapes]:
         some = [f"it lacks {_some(lacks)}"] * bool(lacks) + [f"it has {_some(more)}"] * bool(more)
-        begin = f"; all its names begin with {prefix}" if prefix and more else ""
+        begin = f"; all its names begin with {prefix}" if prefix and not cut and more else ""
         raise UserError(
             f"the weights in {source} are of another model: {len(odd)} entries differ "
             f"({'; '.join([*some, *sorted(shapes)[:3]])}{begin}); "
