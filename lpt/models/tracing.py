@@ -44,15 +44,12 @@ class TracedTensor(fx.Proxy):
     tracer: Tracer
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise self._refused("it assigns to items of a tensor")
+        raise self.tracer.refused("it assigns to items of a tensor: make a new tensor of it")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "node" in self.__dict__:
-            raise self._refused(f"it sets {name} of a tensor")
+            raise self.tracer.refused(f"it sets {name} of a tensor: make a new tensor of it")
         super().__setattr__(name, value)
-
-    def _refused(self, what: str) -> Refused:
-        return Refused(self.tracer.owners[-1], f"{what}, which a graph of modules cannot do: make a new tensor of it")
 
 
 def _writing(name: str) -> Callable[[Any, Any], Any]:
@@ -130,9 +127,7 @@ class Tracer(fx.Tracer):
         if kind not in ("call_function", "call_method"):
             return super().create_proxy(kind, target, args, kwargs, *more, **options)
         if torch.is_grad_enabled() != self._grad:
-            raise Refused(
-                self.owners[-1], "it switches gradients on or off, which a graph of modules forgets: use detach()"
-            )
+            raise self.refused("it switches gradients on or off, which a graph of modules forgets: use detach()")
         if inspect.isfunction(target) and (target.__module__ or "").partition(".")[0] != "torch":
             return target(*args, **kwargs)  # another library's function, hidden from tracing by fx.wrap: look inside
         name = target if isinstance(target, str) else target.__name__
@@ -163,11 +158,14 @@ class Tracer(fx.Tracer):
             tensor = given.arguments["input"]
             dropped = self._call("dropout", DROPOUTS[name](given.arguments["p"]), (tensor,), {})
             return self._written(tensor, dropped, name) if given.arguments.get("inplace") else dropped
-        plain, target, in_place = self._out_of_place(name, target)
-        if kwargs.get("out") is not None or (name == "bernoulli_" and len(args) < 2 and "p" not in kwargs):
-            raise Refused(self.owners[-1], f"{name} writes, and has no form out of place: make a new tensor there")
-        in_place |= bool(kwargs.get("inplace"))
-        kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+        plain, target, in_place = _out_of_place(name, target)
+        # (bernoulli_() draws with 1/2, but bernoulli() with the tensor's own values.)
+        if target is None or kwargs.get("out") is not None or (name == "bernoulli_" and not args[1:] and not kwargs):
+            raise self.refused(f"{name} writes, and has no form out of place: make a new tensor there")
+        if inspect.isfunction(target) and "inplace" in (signature := inspect.signature(target)).parameters:
+            given = signature.bind(*args, **kwargs)
+            in_place |= given.arguments.pop("inplace", False)
+            args, kwargs = given.args, given.kwargs
         if plain in PAIRS and len(args) == 2 and not kwargs and all(self._is_tensor(arg) for arg in args):
             module = PAIRS[plain]()
         else:
@@ -179,30 +177,12 @@ class Tracer(fx.Tracer):
         if self._is_tensor(tensor):
             self._writes.append(Write(tensor.node, result.node, self.owners[-1], name))
         elif not isinstance(tensor, fx.Proxy):
-            raise Refused(
-                self.owners[-1], f"{name} writes into what is not made in the forward, or into several tensors"
-            )
+            raise self.refused(f"{name} writes into what is not made in the forward, or into several tensors")
         return result
 
-    def _out_of_place(self, name: str, target: Any) -> tuple[str, Any, bool]:
-        """The name and target of the operation that returns what `name` would write into its first argument."""
-        if not isinstance(target, str) and target.__module__ == "_operator" and name in IN_PLACE:
-            return IN_PLACE[name], getattr(operator, IN_PLACE[name]), True
-        if (
-            not name.endswith("_")
-            or name.endswith("__")
-            or (target.__module__ == "_operator" if callable(target) else False)
-        ):
-            return name, target, False
-        plain = name[:-1]
-        if isinstance(target, str):
-            homes: list[Any] = [torch.Tensor]
-        else:
-            homes = [home for home in (torch, F) if getattr(home, name, None) is target]
-        found = next((function for home in homes if callable(function := getattr(home, plain, None))), None)
-        if found is None:
-            raise Refused(self.owners[-1], f"{name} writes, and has no form out of place: make a new tensor there")
-        return plain, plain if isinstance(target, str) else found, True
+    def refused(self, what: str) -> Refused:
+        """The error that says where the trace is."""
+        return Refused(self.owners[-1], what)
 
     def _is_tensor(self, value: Any) -> bool:
         return isinstance(value, fx.Proxy) and value.node not in self._numbers
@@ -255,3 +235,17 @@ def _plain(m: _BatchNorm) -> nn.Module:
     for name, value in {**m._parameters, **m._buffers}.items():
         setattr(norm, name, value)
     return norm
+
+
+def _out_of_place(name: str, target: Any) -> tuple[str, Any, bool]:
+    """The name and target (None: there is none) of the operation that returns what `name` would write."""
+    if getattr(target, "__module__", None) == "_operator":
+        plain = IN_PLACE.get(name, name)
+        return plain, getattr(operator, plain), name in IN_PLACE
+    if not name.endswith("_") or name.endswith("__"):
+        return name, target, False
+    plain = name[:-1]
+    if isinstance(target, str):
+        return plain, plain if callable(getattr(torch.Tensor, plain, None)) else None, True
+    homes = [home for home in (torch, F) if getattr(home, name, None) is target]
+    return plain, next((getattr(home, plain) for home in homes if hasattr(home, plain)), None), True
