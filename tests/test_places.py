@@ -26,7 +26,7 @@ from torch import nn
 
 from lpt import data
 from lpt.callbacks.loggers import wandb
-from lpt.data.lines import read_lines
+from lpt.data.lines import TextFolder
 from lpt.data.pixels import rgb, size_of
 from lpt.data.places import place
 from lpt.errors import UserError
@@ -140,7 +140,7 @@ def test_byte_order_marks_are_no_text(tmp_path_factory: pytest.TempPathFactory, 
     for mark, encoding in marks.items():
         with opened(folder / f"a{ending}", "wb") as file:
             file.write(mark + text.encode(encoding))
-        found.append(read_lines(folder, "a", "a folder"))
+        found.append(TextFolder(str(folder), "a folder").lines("a"))
     assert found == [found[0]] * 4
 
 
