@@ -8,9 +8,8 @@ quantized weight from the new master and the previous quantized weight.
 from __future__ import annotations
 
 import fnmatch
-import functools
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,14 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import formats
-from ..formats.fused import fused as compiled
-from ..formats.scaling import NO_SCALE, RULES
+from ..formats.scaling import RULES
 from . import rules
+from .optimizers import MOMENTA, Decays, decay_by, restart_decay, round_momenta
 from .parameters import channel_dim, quantizable
 from .rules import FormatSpec, Scheme
-
-_ATTACHED = "_lpt_weights"
-_MOMENTA = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+from .step import fused_step, step
 
 
 class QuantizedWeights:
@@ -94,9 +91,9 @@ class QuantizedWeights:
         self.fused = fused
         # Where each weight's random bits begin, one row a use of them: master, quantized weight, momenta.
         draw = random.Random(f"{seed}/weights")
-        uses = range(2 + len(_MOMENTA))
+        uses = range(2 + len(MOMENTA))
         self._keys = torch.tensor([[draw.getrandbits(61) for _ in self.names] for _ in uses]).to(self._device())
-        self._decays: list[tuple[dict[str, Any], float]] = []
+        self._decays: Decays = []
         self.masters: dict[str, Tensor] = {}
         self.scales: dict[str, Tensor] = {}
         self.resync()
@@ -110,7 +107,8 @@ class QuantizedWeights:
         if self.swapped:
             raise RuntimeError("the masters are in the parameters already; call update() or restore() after the step")
         if self.decay == "quantized" and optimizer is not None and self.names:
-            self._decay_quantized(optimizer)
+            masters = {id(p): self.masters[name] for name, p in self.params.items()}
+            self._decays = decay_by(optimizer, masters)
         self._follow()
         self._quantized = [p.data for p in self.params.values()]
         self._point(self.masters.values())
@@ -128,7 +126,7 @@ class QuantizedWeights:
             for i, m in enumerate(self.masters.values()):
                 m.copy_(self.master_format.round(m, stochastic=self._key(i, 1)))
         if self.momentum_format.name != "fp32" and optimizer is not None:
-            self._round_momenta(optimizer)
+            round_momenta(optimizer, self.params.values(), self.momentum_format, self._key)
         pairs = zip(self.names, self._quantized, strict=True)
         flips = [self._next(i, name, quantized) for i, (name, quantized) in enumerate(pairs)]
         if flips:
@@ -269,9 +267,9 @@ class QuantizedWeights:
         tracked = self.scaling == "tracked"
         if self.fused and dim in (0, None) and quantized.is_contiguous() and master.is_contiguous():
             rows = 1 if dim is None else len(master)
-            step = _fused_step(self.scheme, self.room, self.scale_rule, tracked)  # type: ignore[arg-type]
-            return step(master.view(rows, -1), quantized.view(rows, -1), scale.view(rows, 1), 0, key)
-        return _step(self.scheme, self.room, self.scale_rule, tracked, master, quantized, scale, dim, key)
+            run = fused_step(self.scheme, self.room, self.scale_rule, tracked)  # type: ignore[arg-type]
+            return run(master.view(rows, -1), quantized.view(rows, -1), scale.view(rows, 1), 0, key)
+        return step(self.scheme, self.room, self.scale_rule, tracked, master, quantized, scale, dim, key)
 
     def _key(self, index: int, use: int) -> Tensor:
         """A key of its own for each step, weight and use of random bits: no state beyond the count of steps."""
@@ -279,97 +277,10 @@ class QuantizedWeights:
 
     def _end_swap(self) -> None:
         self.swapped = False
-        for group, decay in self._decays:
-            group["weight_decay"] = decay
+        restart_decay(self._decays)
         self._decays = []
-
-    def _decay_quantized(self, optimizer: torch.optim.Optimizer) -> None:
-        """Decay by the quantized weight, which the parameters still hold; the optimizer's own decay pauses."""
-        masters = {id(p): self.masters[name] for name, p in self.params.items()}
-        for group in optimizer.param_groups:
-            decay = group.get("weight_decay", 0)
-            decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
-            if not decay:
-                continue
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if decoupled:
-                    target = masters.get(id(p), p)
-                    target.sub_(p, alpha=float(group["lr"] * decay))
-                else:
-                    p.grad.add_(p, alpha=decay)
-            self._decays.append((group, decay))
-            group["weight_decay"] = 0
-
-    def _round_momenta(self, optimizer: torch.optim.Optimizer) -> None:
-        for i, p in enumerate(self.params.values()):
-            for j, key in enumerate(_MOMENTA):
-                momentum = optimizer.state.get(p, {}).get(key)
-                if momentum is not None:
-                    momentum.copy_(self.momentum_format.round(momentum, stochastic=self._key(i, 2 + j)))
-
-
-def _step(
-    scheme: Scheme, room: int, rule: str, tracked: bool, master: Tensor, quantized: Tensor, scale: Tensor,
-    dim: int | None, key: Tensor | None,
-) -> Tensor:  # fmt: skip
-    """Once over one weight: its scale, its next quantized value (in place), its flips."""
-    new_scale = scheme.format.scale_of(master, dim, room, rule)
-    if tracked:
-        moved = scale + (new_scale - scale).clamp(-1, 1)
-        moved = torch.where(scale == NO_SCALE, new_scale, moved)  # it starts with the first nonzero weight
-        new_scale = torch.where(new_scale == NO_SCALE, scale, moved)  # and stays while all are zero
-    new = scheme(master, quantized, new_scale, key)
-    flipped = new != quantized
-    regrid = (flipped & (new_scale != scale)).sum()
-    flips = torch.stack([flipped.sum() - regrid, regrid])
-    quantized.copy_(new)
-    scale.copy_(new_scale)
-    return flips
-
-
-@functools.cache
-def _fused_step(scheme: Scheme, room: int, rule: str, tracked: bool) -> Callable[..., Tensor]:
-    """`_step`, compiled; a weight of one scale is a row, another is a row a channel."""
-
-    def run(master: Tensor, quantized: Tensor, scale: Tensor, dim: int, key: Tensor | None) -> Tensor:
-        return _step(scheme, room, rule, tracked, master, quantized, scale, dim, key)
-
-    return compiled(run)
 
 
 def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
     if pairs := list(zip(targets, sources, strict=True)):
         torch._foreach_copy_([target for target, _ in pairs], [source for _, source in pairs])
-
-
-def attach_weights_(
-    model: nn.Module, optimizer: torch.optim.Optimizer, scheme: str | Scheme = "log4_hyst", **options: Any
-) -> QuantizedWeights:
-    """Quantize the weights of `model` and keep them so through every `optimizer.step()`, by hooks on the optimizer.
-
-    Args:
-        model, scheme, options: as for QuantizedWeights.
-        optimizer: holds the model's parameters.
-
-    Raises:
-        ValueError: as QuantizedWeights; also if the weights are attached already, or the optimizer holds none of
-            them. `optimizer.step(closure)` raises it too, since a closure would compute with the masters.
-    """
-    if _ATTACHED in model.__dict__:
-        raise ValueError("this model's weights are attached to an optimizer already; build the model anew")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in held for p in quantizable(model).values()):
-        raise ValueError("the optimizer holds none of this model's weights: make it from model.parameters()")
-    weights = QuantizedWeights(model, scheme, **options)
-
-    def before(opt: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args[1:] or kwargs.get("closure") is not None:
-            raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
-        weights.swap_in(opt)
-
-    model.__dict__[_ATTACHED] = True
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(lambda opt, args, kwargs: weights.update(opt))
-    return weights
