@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
 from ..dataflow import DataFlow, Flow, attach_
+from ..errors import UserError
 from ..execution.bf16 import ExactProducts
 from ..execution.packing import Packing
 from ..formats.fused import why_not_fused
@@ -66,7 +67,8 @@ class Quantization(pl.Callback):
         # Masters live where the parameters live, so the model moves before they are made, not after.
         task.to(trainer.strategy.root_device)
         self.flow = attach_(task.model, self.make_flow)
-        self.weights = self.make_weights(task.model)
+        if not hasattr(self, "weights"):  # to test after training goes on with the weights of the training
+            self.weights = self.make_weights(task.model)
         if self.bf16:
             self._execution.append(ExactProducts(self.flow))
         if self.packed:
@@ -79,6 +81,10 @@ class Quantization(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
         optimizer = trainer.optimizers[0]
+        try:
+            self.weights.admit(optimizer)
+        except ValueError as error:
+            raise UserError(f"weights and optimizer: {error}") from error
         self._hook = optimizer.register_step_post_hook(lambda optimizer, *_: self.weights.update(optimizer))
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:

@@ -104,7 +104,8 @@ def _histogram(quantized: QuantizedWeights) -> Tensor:
     width = getattr(scheme, "width", 0.0)
     counts = torch.zeros(BINS)
     for name in quantized.names:
-        master, value = quantized.masters[name], quantized.params[name].detach()
+        held = quantized.masters[name], quantized.params[name].detach()
+        master, value = (quantized.by_channel(name, w) for w in held)
         distance = threshold_distance(master, value, scheme.format, quantized.scales[name], width)
         counts += torch.histc(distance.float(), BINS, 0.0, 1.0).cpu()
     return counts

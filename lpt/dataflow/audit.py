@@ -140,7 +140,7 @@ class Audit(TorchDispatchMode):
     def _weight_grid(self, name: str) -> str:
         if self.weights is None or name not in self.weights.params:
             return "W fp32"
-        p = self.weights.params[name].detach()
+        p = self.weights.by_channel(name, self.weights.params[name].detach())
         return "W" if torch.equal(self.weights.scheme.format.round(p, self.weights.scales[name]), p) else ""
 
     def _append(self, packet: Any, position: str, parameter: str, grid: str, macs: int) -> None:

@@ -1,45 +1,158 @@
-"""`attach_weights_`: quantized weights in a plain training loop, by hooks on its optimizer."""
+"""`attach_weights_`: quantized weights in a plain training loop, by hooks on the optimizers' steps."""
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from .masters import QuantizedWeights
-from .parameters import quantizable
+from .members import AfterLoad
+from .optimizers import Besides
+from .parameters import chosen, quantizable
 from .rules import Scheme
+from .trials import check
+from .weight import Weight
 
-_ATTACHED = "_lpt_weights"
+_ATTACHED = "_lpt_weights"  # where a model keeps its handle
+
+Optimizer = torch.optim.Optimizer
+
+
+class AttachedWeights(QuantizedWeights):
+    """Quantized weights that every optimizer which holds some of them steps by their masters.
+
+    Torch's hooks on the steps of all optimizers serve it, since optimizers come and go: a second one for a later
+    phase, one with a share of the weights, one that was copied and has lost its own hooks. They last as long as this.
+    """
+
+    def __init__(self, model: nn.Module, scheme: str | Scheme = "log4_hyst", **options: Any) -> None:
+        super().__init__(model, scheme, **options)
+        model.__dict__[_ATTACHED] = self
+        self._members.attached = True
+        self._listen()
+
+    def keep_wide(self, optimizer: Optimizer) -> None:
+        """Torch casts a state that is loaded to the dtype of its parameter: let that be the master's meanwhile."""
+        own = weakref.ref(self)
+
+        def narrow() -> list[Weight]:
+            weights = own()
+            return [] if weights is None else [w for w in weights.of(optimizer) if w.narrow]
+
+        def before(opt: Optimizer, state: Any) -> None:
+            for w in narrow():
+                w.follow()
+            for w in narrow():
+                w.put_in()
+
+        def after(opt: Optimizer) -> None:
+            if (weights := own()) is not None:
+                weights.restore()
+
+        optimizer.register_load_state_dict_pre_hook(before)
+        optimizer.register_load_state_dict_post_hook(after)
+
+    def remove(self) -> None:
+        """Give the parameters their masters back, and let go of the model and of its optimizers."""
+        super().remove()
+        self._silence()
+        self.model.__dict__.pop(_ATTACHED, None)
+
+    def _listen(self) -> None:
+        own = weakref.ref(self)
+
+        def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            weights = own()
+            if weights is None or not weights.holds(optimizer) or weights.stepping not in (None, optimizer):
+                return  # not ours, or within the step of an optimizer around this one
+            if args[1:] or kwargs.get("closure") is not None:
+                raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
+            weights.swap_in(optimizer)
+
+        def after(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            weights = own()
+            if weights is not None and weights.stepping is optimizer:
+                weights.update(optimizer)
+
+        hooks = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)  # type: ignore[arg-type]
+        self._silence = weakref.finalize(self, _remove, hooks)
+        self._silence.atexit = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {key: value for key, value in state.items() if key != "_silence"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._listen()
+
+
+def _remove(hooks: Sequence[Any]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 def attach_weights_(
-    model: nn.Module, optimizer: torch.optim.Optimizer, scheme: str | Scheme = "log4_hyst", **options: Any
-) -> QuantizedWeights:
-    """Quantize the weights of `model` and keep them so through every `optimizer.step()`, by hooks on the optimizer.
+    model: nn.Module, optimizer: Optimizer | Sequence[Optimizer], scheme: str | Scheme = "log4_hyst", **options: Any
+) -> AttachedWeights:
+    """Quantize the weights of `model` and keep them so through every `optimizer.step()`, by hooks.
+
+    Any other optimizer that steps some of the weights later does so by their masters, too; it need not be attached.
+    A deep copy of the model is attached as the model is. For another scheme, call `remove()` on the handle first.
 
     Args:
         model, scheme, options: as for QuantizedWeights.
-        optimizer: holds the model's parameters.
+        optimizer: holds the model's parameters; or a list of optimizers that hold them together.
 
     Raises:
-        ValueError: as QuantizedWeights; also if the weights are attached already, or the optimizer holds none of
-            them. `optimizer.step(closure)` raises it too, since a closure would compute with the masters.
+        ValueError: as QuantizedWeights; also if the weights are attached already, or the optimizers leave out some that
+            require a gradient, or do not fit. `optimizer.step(closure)` raises it too, since a closure would compute
+            with the masters.
     """
+    optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
+    for one in optimizers:
+        check(one)
     if _ATTACHED in model.__dict__:
-        raise ValueError("this model's weights are attached to an optimizer already; build the model anew")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        raise ValueError(
+            "this model's weights are attached to an optimizer already, and any further optimizer that holds them will "
+            "do without attaching; for another scheme call remove() on their handle first"
+        )
+    if any(isinstance(h, AfterLoad) and h.members and h.members.attached for h in _load_hooks(model)):
+        raise ValueError(
+            "a part of this model, or a model that it is a part of, has attached weights already: call remove() on "
+            "their handle first"
+        )
+    _check_held(model, optimizers, options.get("skip", ()))
+    besides = Besides(*(options.get(key, value) for key, value in _BESIDES.items()))
+    for one in optimizers:
+        besides.admit(one, {id(p) for p in quantizable(model).values()})
+    weights = AttachedWeights(model, scheme, **options)
+    for one in optimizers:
+        weights.keep_wide(one)
+    return weights
+
+
+_BESIDES = {"decay": "master", "momentum": "fp32", "momentum_use": "exact"}
+
+
+def _load_hooks(model: nn.Module) -> Iterator[Any]:
+    for module in model.modules():
+        yield from module._load_state_dict_post_hooks.values()
+
+
+def _check_held(model: nn.Module, optimizers: Sequence[Optimizer], skip: Sequence[str]) -> None:
+    held = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
     if not any(id(p) in held for p in quantizable(model).values()):
         raise ValueError("the optimizer holds none of this model's weights: make it from model.parameters()")
-    weights = QuantizedWeights(model, scheme, **options)
-
-    def before(opt: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args[1:] or kwargs.get("closure") is not None:
-            raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
-        weights.swap_in(opt)
-
-    model.__dict__[_ATTACHED] = True
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(lambda opt, args, kwargs: weights.update(opt))
-    return weights
+    left = [name for name, p in chosen(model, skip).items() if p.requires_grad and id(p) not in held]
+    if left:
+        some = ", ".join(map(repr, left[:3])) + ", ..." * (len(left) > 3)
+        raise ValueError(
+            f"no optimizer holds {some}: give attach_weights_ a list of all optimizers, freeze these weights with "
+            "requires_grad_(False), or leave them in full precision with skip="
+        )

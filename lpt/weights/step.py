@@ -4,26 +4,82 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..formats import Format
 from ..formats.fused import fused as compiled
 from ..formats.scaling import NO_SCALE
 from .rules import Scheme
 
+SCALINGS = ("current", "tracked", "delayed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all weights of a model are quantized by; see `QuantizedWeights`."""
+
+    scheme: Scheme
+    scaling: str
+    scale_rule: str
+    room: int
+
+    @property
+    def format(self) -> Format:
+        return self.scheme.format
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Where the output channels of a weight lie.
+
+    Attributes:
+        dim: their dimension; None for one scale a weight.
+        groups: of a transposed convolution, whose weight is (in, out / groups, ...). A scale is then
+            (groups, 1, out / groups, 1, ...) and broadcasts against `view`, (groups, in / groups, out / groups, ...).
+    """
+
+    dim: int | None = None
+    groups: int = 1
+
+    def view(self, w: Tensor) -> Tensor:
+        """`w` so that its scale broadcasts against it; nothing is copied."""
+        return w if self.groups == 1 else w.unflatten(0, (self.groups, -1))
+
+    def scale(self, w: Tensor, plan: Plan) -> Tensor:
+        """The scale of each output channel of a weight seen by `view`; int32."""
+        if self.groups == 1:
+            return plan.format.scale_of(w, self.dim, plan.room, plan.scale_rule)
+        rows = w.transpose(1, 2)  # (groups, out / groups, in / groups, ...)
+        scale = plan.format.scale_of(rows.flatten(0, 1), 0, plan.room, plan.scale_rule)
+        return scale.unflatten(0, rows.shape[:2]).transpose(1, 2)
+
 
 def step(
-    scheme: Scheme, room: int, rule: str, tracked: bool, master: Tensor, quantized: Tensor, scale: Tensor,
-    dim: int | None, key: Tensor | None,
+    plan: Plan, channels: Channels, master: Tensor, quantized: Tensor, scale: Tensor, upcoming: Tensor | None,
+    key: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """Once over one weight: its scale, its next quantized value (in place), its flips."""
-    new_scale = scheme.format.scale_of(master, dim, room, rule)
-    if tracked:
-        moved = scale + (new_scale - scale).clamp(-1, 1)
-        moved = torch.where(scale == NO_SCALE, new_scale, moved)  # it starts with the first nonzero weight
-        new_scale = torch.where(new_scale == NO_SCALE, scale, moved)  # and stays while all are zero
-    new = scheme(master, quantized, new_scale, key)
+    """Once over one weight: its scale and its next quantized value, both in place.
+
+    Args:
+        master, quantized: seen by `Channels.view`.
+        scale: of the grid that `quantized` lies on.
+        upcoming: with delayed scaling, the scale of the next grid; None otherwise.
+
+    Returns:
+        Level flips and regrid flips, int64 [2].
+    """
+    largest = channels.scale(master, plan)
+    if plan.scaling == "current":
+        new_scale = largest
+    elif upcoming is None:
+        new_scale = _moved(scale, largest)
+    else:
+        new_scale = torch.where(upcoming == NO_SCALE, largest, upcoming)
+        upcoming.copy_(_moved(new_scale, largest))
+    new = plan.scheme(master, quantized, new_scale, key).to(quantized.dtype)
     flipped = new != quantized
     regrid = (flipped & (new_scale != scale)).sum()
     flips = torch.stack([flipped.sum() - regrid, regrid])
@@ -32,11 +88,18 @@ def step(
     return flips
 
 
-@functools.cache
-def fused_step(scheme: Scheme, room: int, rule: str, tracked: bool) -> Callable[..., Tensor]:
-    """`step`, compiled; a weight of one scale is a row, another is a row a channel."""
+def _moved(scale: Tensor, largest: Tensor) -> Tensor:
+    moved = scale + (largest - scale).clamp(-1, 1)
+    moved = torch.where(scale == NO_SCALE, largest, moved)  # it starts with the first nonzero weight
+    return torch.where(largest == NO_SCALE, scale, moved)  # and stays while all are zero
 
-    def run(master: Tensor, quantized: Tensor, scale: Tensor, dim: int, key: Tensor | None) -> Tensor:
-        return step(scheme, room, rule, tracked, master, quantized, scale, dim, key)
+
+@functools.cache
+def fused_step(plan: Plan) -> Callable[..., Tensor]:
+    """`step`, compiled; a weight of one scale is a row, another is a row a channel."""
+    rows = Channels(0)
+
+    def run(master: Tensor, quantized: Tensor, scale: Tensor, upcoming: Tensor | None, key: Tensor | None) -> Tensor:
+        return step(plan, rows, master, quantized, scale, upcoming, key)
 
     return compiled(run)

@@ -1,0 +1,212 @@
+"""One quantized weight: the parameter, its master beside it, and what was last written into the parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .step import Channels, Plan, fused_step, step
+
+
+class Weight:
+    """A parameter that holds a quantized weight, and the master that takes its place while an optimizer steps.
+
+    Others may write into the parameter: a load, `clamp_`, `nn.init`, an optimizer that nobody told us of. So what we
+    wrote there last is kept, and compared by value: writes by way of `.data` move no version counter.
+
+    Attributes:
+        name: of the parameter in its model.
+        param: the parameter.
+        master: its full-precision value: float64 for a float64 parameter, float32 for all others.
+        scale: of the grid that the parameter lies on; broadcasts against `channels.view(param)`.
+        upcoming: with delayed scaling, the scale of the next step; None otherwise.
+        keys: int64 [uses]; where its random bits begin, one use after the other.
+        flips, seen: level flips and regrid flips, int64 [2], among `seen` elements times steps.
+    """
+
+    def __init__(self, name: str, param: nn.Parameter, plan: Plan, channels: Channels, keys: Tensor) -> None:
+        self.name, self.param, self.plan, self.channels, self.keys = name, param, plan, channels, keys
+        self.seen = 0  # elements times steps
+        self.flips = torch.zeros(2, dtype=torch.int64, device=param.device)  # level and regrid flips among them
+        self._inside = False  # whether the parameter holds the master
+        self._grad: Tensor | None = None
+        self._before_load: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Take the parameter as the new master and quantize it to nearest.
+
+        Raises:
+            ValueError: the parameter's dtype does not hold the format's values.
+        """
+        p = self._at_rest()
+        self.master = p.to(master_dtype(p), copy=True, memory_format=torch.preserve_format)
+        view = self.channels.view(self.master)
+        self.scale = self.channels.scale(view, self.plan)
+        self.upcoming = self.scale.clone() if self.plan.scaling == "delayed" else None
+        levels = self.plan.format.round(view, self.scale).reshape(p.shape)
+        p.copy_(levels)
+        if p.dtype != self.master.dtype and not torch.equal(p.to(levels.dtype), levels) and levels.isfinite().all():
+            raise ValueError(
+                f"{self.name!r} is {short(p.dtype)}, which does not hold the values of {self.plan.format.name} at its "
+                "scale: keep the model in float32 (torch.autocast computes in less), or choose a narrower format"
+            )
+        self.written = p.clone()
+        self.quantized = p
+
+    # -- what others have done ----------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Take over what has been done to the parameter: its device, dtype and memory format, and its values.
+
+        Element by element: a value that is still the one we wrote keeps its master, any other is its own new master.
+        So clamping, renormalizing or pruning costs no precision where it changes nothing.
+
+        Raises:
+            ValueError: the parameter has another shape now.
+        """
+        p = self._at_rest()
+        self._fit(p)
+        self.quantized = p
+        if p.device.type == "cpu" and torch.equal(p, self.written):
+            return
+        # On other devices no answer is waited for, so the masters are written in any case.
+        self.master.copy_(torch.where(p == self.written, self.master, p))
+
+    def loaded(self) -> None:
+        """A state dict was loaded into the parameter: values that differ anywhere make it a new weight altogether.
+
+        Until the next step what was there before is kept, so that to load an average, evaluate it, and load what was
+        there again costs no masters.
+        """
+        p = self._at_rest()
+        if p.shape == self.master.shape:
+            self._fit(p)
+            if torch.equal(p, self.written):
+                return
+            held = (self.written, self.master, self.scale, self.upcoming)
+            if self._before_load is None:
+                self._before_load = held
+            elif torch.equal(p, self._before_load[0].to(p)):
+                self.written, self.master, self.scale, self.upcoming = self._before_load
+                self._before_load = None
+                self._fit(p)
+                return
+        self.begin()
+
+    def _at_rest(self) -> Tensor:
+        if self._inside:
+            raise RuntimeError(f"{self.name!r} holds its master: call update() or restore() first")
+        return self.param.detach()
+
+    def _fit(self, p: Tensor) -> None:
+        if p.shape != self.master.shape:
+            raise ValueError(
+                f"{self.name!r} has shape {tuple(p.shape)} now and had {tuple(self.master.shape)} when it was "
+                "quantized: call refresh() on the handle of the quantized weights"
+            )
+        if (p.device, p.dtype, p.stride()) != (self.written.device, self.written.dtype, self.written.stride()):
+            self.master = torch.empty_like(p, dtype=master_dtype(p)).copy_(self.master)
+            self.written = torch.empty_like(p).copy_(self.written)
+            self.scale, self.keys, self.flips = (t.to(p.device) for t in (self.scale, self.keys, self.flips))
+            self.upcoming = None if self.upcoming is None else self.upcoming.to(p.device)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the parameter's dtype is not its master's."""
+        return self.param.dtype != self.master.dtype
+
+    # -- around the optimizer's step ----------------------------------------------------------------------------------
+
+    def put_in(self) -> None:
+        """Let the parameter hold its master, and a gradient of the master's dtype; nothing else is copied.
+
+        Raises:
+            ValueError: the dtypes differ and other processes take part: torch would forget the parameter's all-reduce.
+        """
+        p = self.param
+        same = not self.narrow
+        if not same and _several_processes():
+            raise ValueError(
+                f"{self.name!r} is {short(p.dtype)}, and its master would not be all-reduced among several processes: "
+                "keep the model in float32, torch.autocast computes in less"
+            )
+        self.quantized = p.data
+        p.data = self.master
+        self._inside = True
+        if not same and p.grad is not None:
+            self._grad = p.grad
+            p.grad = None
+            p.grad = self._grad.to(self.master.dtype)
+
+    def take_out(self) -> None:
+        """Let the parameter hold its quantized weight again; the master is what the step made of it."""
+        if not self._inside:
+            return
+        self._inside = False
+        p = self.param
+        if p.data_ptr() != self.master.data_ptr():  # the step put a tensor of its own there
+            self.master = torch.empty_like(self.quantized, dtype=self.master.dtype).copy_(p.detach())
+        kept = p.grad is not None and self._grad is not None
+        if self._grad is not None:
+            p.grad = None
+        p.data = self.quantized
+        if kept:
+            p.grad = self._grad
+        self._grad = None
+
+    def next(self, fused: bool, key: Tensor | None) -> Tensor:
+        """Write the next quantized weight over the last one; level flips and regrid flips, int64 [2]."""
+        master, quantized, channels = self.master, self.quantized, self.channels
+        self._before_load = None
+        one_view = channels.groups == 1 and channels.dim in (0, None)
+        if fused and one_view and quantized.is_contiguous() and master.is_contiguous():
+            rows = 1 if channels.dim is None else len(master)
+            run = fused_step(self.plan)
+            scales = [None if s is None else s.view(rows, 1) for s in (self.scale, self.upcoming)]
+            return run(master.view(rows, -1), quantized.view(rows, -1), *scales, key)
+        views = channels.view(master), channels.view(quantized)
+        return step(self.plan, channels, *views, self.scale, self.upcoming, key)
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """These values on the grid of their own largest magnitudes, to nearest."""
+        view = self.channels.view(values)
+        return self.plan.format.round(view, self.channels.scale(view, self.plan)).reshape(values.shape)
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        found = {"masters": self.master, "quantized": self.param.detach(), "scales": self.scale}
+        return found if self.upcoming is None else {**found, "upcoming": self.upcoming}
+
+    def why_not(self, state: Mapping[str, Any]) -> str:
+        """Why this is no state of this weight; "" if it is."""
+        for what, own in self.state().items():
+            saved = state[what][self.name]
+            if saved.shape != own.shape:
+                return f"{what} of {self.name!r} have shape {tuple(saved.shape)}, not {tuple(own.shape)}"
+            if saved.dtype != own.dtype:
+                return f"{what} of {self.name!r} are {short(saved.dtype)}, not {short(own.dtype)}"
+        return ""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        for what, own in self.state().items():
+            own.copy_(state[what][self.name])
+        self.written.copy_(self.param.detach())
+        self._before_load = None
+
+
+def _several_processes() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def master_dtype(p: Tensor) -> torch.dtype:
+    return torch.float64 if p.dtype == torch.float64 else torch.float32
+
+
+def short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
