@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,14 +28,14 @@ class AttachedWeights(QuantizedWeights):
     """Quantized weights that every optimizer which holds some of them steps by their masters.
 
     Torch's hooks on the steps of all optimizers serve it, since optimizers come and go: a second one for a later
-    phase, one with a share of the weights, one that was copied and has lost its own hooks. They last as long as this.
+    phase, one with a share of the weights, one that was copied and has lost its own hooks.
     """
 
     def __init__(self, model: nn.Module, scheme: str | Scheme = "log4_hyst", **options: Any) -> None:
         super().__init__(model, scheme, **options)
         model.__dict__[_ATTACHED] = self
         self._members.attached = True
-        self._listen()
+        _listen(self)
 
     def keep_wide(self, optimizer: Optimizer) -> None:
         """Torch casts a state that is loaded to the dtype of its parameter: let that be the master's meanwhile."""
@@ -60,41 +61,42 @@ class AttachedWeights(QuantizedWeights):
     def remove(self) -> None:
         """Give the parameters their masters back, and let go of the model and of its optimizers."""
         super().remove()
-        self._silence()
+        _listening.discard(self)
         self.model.__dict__.pop(_ATTACHED, None)
 
-    def _listen(self) -> None:
-        own = weakref.ref(self)
-
-        def before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            weights = own()
-            if weights is None or not weights.holds(optimizer) or weights.stepping not in (None, optimizer):
-                return  # not ours, or within the step of an optimizer around this one
-            if args[1:] or kwargs.get("closure") is not None:
-                raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
-            weights.swap_in(optimizer)
-
-        def after(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            weights = own()
-            if weights is not None and weights.stepping is optimizer:
-                weights.update(optimizer)
-
-        hooks = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)  # type: ignore[arg-type]
-        self._silence = weakref.finalize(self, _remove, hooks)
-        self._silence.atexit = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {key: value for key, value in state.items() if key != "_silence"}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._listen()
+        super().__setstate__(state)
+        _listen(self)
 
 
-def _remove(hooks: Sequence[Any]) -> None:
-    for hook in hooks:
-        hook.remove()
+_listening: weakref.WeakSet[AttachedWeights] = weakref.WeakSet()  # as wide as torch's hook, which is the process's
+
+
+def _listen(weights: AttachedWeights) -> None:
+    """From now on every optimizer's step asks these weights."""
+    _hook_all_optimizers()
+    _listening.add(weights)
+
+
+@functools.cache
+def _hook_all_optimizers() -> None:
+    register_optimizer_step_pre_hook(_before)  # type: ignore[arg-type]
+    register_optimizer_step_post_hook(_after)  # type: ignore[arg-type]
+
+
+def _before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for weights in list(_listening):
+        if not weights.holds(optimizer) or weights.stepping not in (None, optimizer):
+            continue  # not theirs, or within the step of an optimizer around this one
+        if args[1:] or kwargs.get("closure") is not None:
+            raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
+        weights.swap_in(optimizer)
+
+
+def _after(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for weights in list(_listening):
+        if weights.stepping is optimizer:
+            weights.update(optimizer)
 
 
 def attach_weights_(

@@ -84,10 +84,10 @@ class Holding:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Take over now, and not at the next step, what was written into the parameters (`Weight.follow`)."""
+        """Take over now, and not at the next step, what was written into the parameters, and quantize it to nearest."""
         self._members.look()
         for w in self._members.weights:
-            w.follow()
+            w.settle()
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -131,7 +131,9 @@ class Holding:
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on: masters, quantized weights, scales, counters; and how they were made."""
         if not self.swapped:
-            self.follow()
+            self._members.look()
+            for w in self._members.weights:
+                w.follow()
         saved = state.saved(self._members.weights)
         return {**saved, "flips": self.flips(), "calls": self.calls, "made": dict(self.made)}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import formats
 from ..formats.scaling import RULES
 from . import rules, state
-from .holding import Holding, copy_all
+from .holding import Holding
 from .members import Members
 from .optimizers import USES, Besides, offset
 from .rules import FormatSpec, Scheme
@@ -148,12 +148,14 @@ class QuantizedWeights(Holding):
         if optimizer is not None:
             self.admit(optimizer)
         self._held = self._active = self._members.weights if optimizer is None else self.of(optimizer)
-        for w in self._held:
-            w.follow()
+        if optimizer is not None:
+            self._active = [w for w in self._held if w.param.requires_grad and w.param.grad is not None]
+        active = {id(w) for w in self._active}
+        for w in self._members.weights:
+            w.follow() if id(w) in active else w.settle(closely=False)
         self.swapped, self.stepping = True, optimizer
         try:
             if optimizer is not None:
-                self._active = [w for w in self._held if w.param.requires_grad and w.param.grad is not None]
                 self._freeze()
             for w in self._held:
                 w.put_in()
@@ -180,8 +182,8 @@ class QuantizedWeights(Holding):
             stochastic = self.scheme.stochastic
             flips = [w.next(self.fused, self._key(w, "quantized") if stochastic else None) for w in active]
             torch._foreach_add_([w.flips for w in active], flips)
-            copy_all([w.written for w in active], [w.quantized for w in active])
             for w in active:
+                w.wrote()
                 w.seen += w.master.numel()
 
     @torch.no_grad()
@@ -190,8 +192,12 @@ class QuantizedWeights(Holding):
         self._take_out()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of the model has quantized weights of its own; what it knows of optimizers is not of theirs."""
-        return {**self.__dict__, "_admitted": WeakKeyDictionary()}
+        """A copy of the model has quantized weights of its own, which have yet to see an optimizer."""
+        return {key: value for key, value in self.__dict__.items() if key != "_admitted"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._admitted = WeakKeyDictionary()
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,10 @@ class Members:
             w.name = names[id(w.param)]
         self._settle(seen)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.by_id = {id(w.param): w for w in self.weights}  # a copy's parameters are others
+
     def remove(self) -> None:
         for hook in self._hooks:
             hook.remove()
@@ -142,7 +146,7 @@ class AfterLoad:
 
 
 def _parameters(model: nn.Module) -> tuple[list[str], list[Any]]:
-    """The local names and the parameters of all modules, in an order that only a change of the model changes."""
+    """The local names of modules and parameters, and the parameters: other ones only when the model has changed."""
     names: list[str] = []
     found: list[Any] = []
     seen, modules = set(), [model]
@@ -151,6 +155,7 @@ def _parameters(model: nn.Module) -> tuple[list[str], list[Any]]:
         if module is None or id(module) in seen:
             continue
         seen.add(id(module))
+        names += module._modules
         names += module._parameters
         found += module._parameters.values()
         modules += module._modules.values()  # type: ignore[arg-type]

@@ -49,6 +49,9 @@ class Besides:
 
     def before(self, optimizer: torch.optim.Optimizer, active: Sequence[Weight]) -> None:
         """The masters are in and the gradients ready: decay, and put aside what `after` needs."""
+        for w in active:
+            if w.quantized.dtype != w.master.dtype:
+                _widen(optimizer.state.get(w.param, {}), w)
         if self.quantized_decay:
             self._decay(optimizer, {id(w.param): w for w in active})
         if self.uses_rounded:
@@ -102,6 +105,13 @@ class Besides:
 def offset(use: str) -> int:
     """What tells the random bits of a use that has no key of its own from those of the others."""
     return zlib.crc32(use.encode()) << 30
+
+
+def _widen(state: dict[str, Any], w: Weight) -> None:
+    """What an optimizer keeps of a weight is as wide as the master; some make it before they have seen one."""
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.dtype == w.quantized.dtype and value.ndim:
+            state[key] = value.to(w.master.dtype)
 
 
 def _no_sparse(group: dict[str, Any], kind: int, active: dict[int, Weight]) -> None:

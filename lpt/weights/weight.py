@@ -43,19 +43,19 @@ class Weight:
             ValueError: the parameter's dtype does not hold the format's values.
         """
         p = self._at_rest()
+        if p.dtype != master_dtype(p) and not _holds(p.dtype, self.plan):
+            raise ValueError(
+                f"{self.name!r} is {short(p.dtype)}, which does not hold the values of {self.plan.format.name}: keep "
+                "the model in float32 (torch.autocast computes in less), or choose a narrower format"
+            )
         self.master = p.to(master_dtype(p), copy=True, memory_format=torch.preserve_format)
         view = self.channels.view(self.master)
         self.scale = self.channels.scale(view, self.plan)
         self.upcoming = self.scale.clone() if self.plan.scaling == "delayed" else None
-        levels = self.plan.format.round(view, self.scale).reshape(p.shape)
-        p.copy_(levels)
-        if p.dtype != self.master.dtype and not torch.equal(p.to(levels.dtype), levels) and levels.isfinite().all():
-            raise ValueError(
-                f"{self.name!r} is {short(p.dtype)}, which does not hold the values of {self.plan.format.name} at its "
-                "scale: keep the model in float32 (torch.autocast computes in less), or choose a narrower format"
-            )
+        p.copy_(self.plan.format.round(view, self.scale).reshape(p.shape))
         self.written = p.clone()
         self.quantized = p
+        self._mark = (p._version, p.data_ptr())
 
     # -- what others have done ----------------------------------------------------------------------------------------
 
@@ -74,7 +74,32 @@ class Weight:
         if p.device.type == "cpu" and torch.equal(p, self.written):
             return
         # On other devices no answer is waited for, so the masters are written in any case.
-        self.master.copy_(torch.where(p == self.written, self.master, p))
+        torch.where(p == self.written, self.master, p.to(self.master.dtype), out=self.master)
+
+    def settle(self, closely: bool = True) -> None:
+        """`follow`, and put the values that others wrote, and those whose scale they moved, on the grid to nearest.
+
+        Args:
+            closely: False, to believe torch on other devices than the CPU that nothing was written.
+        """
+        p = self._at_rest()
+        if not closely and p.device.type != "cpu" and self._mark == (p._version, p.data_ptr()):
+            return
+        self.follow()
+        if not torch.equal(p, self.written):
+            p, written, master = (self.channels.view(w) for w in (p, self.written, self.master))
+            scale = self.channels.scale(master, self.plan)
+            elsewhere = (p != written) | (scale != self.scale)
+            p.copy_(torch.where(elsewhere, self.plan.format.round(master, scale).to(p.dtype), p))
+            self.scale = scale
+            self.upcoming = None if self.upcoming is None else scale.clone()
+        self.wrote()
+
+    def wrote(self) -> None:
+        """Keep what the parameter holds now as what we wrote."""
+        p = self.param.detach()
+        self.written.copy_(p)
+        self._mark = (p._version, p.data_ptr())
 
     def loaded(self) -> None:
         """A state dict was loaded into the parameter: values that differ anywhere make it a new weight altogether.
@@ -195,8 +220,14 @@ class Weight:
     def load(self, state: Mapping[str, Any]) -> None:
         for what, own in self.state().items():
             own.copy_(state[what][self.name])
-        self.written.copy_(self.param.detach())
+        self.wrote()
         self._before_load = None
+
+
+def _holds(dtype: torch.dtype, plan: Plan) -> bool:
+    """Whether the significands of the format's values fit into those of the dtype."""
+    levels = plan.format.round(torch.linspace(-1, 1, 2**12 + 1))
+    return torch.equal(levels.to(dtype).float(), levels)
 
 
 def _several_processes() -> bool:
