@@ -67,7 +67,8 @@ class Quantization(pl.Callback):
         # Masters live where the parameters live, so the model moves before they are made, not after.
         task.to(trainer.strategy.root_device)
         self.flow = attach_(task.model, self.make_flow)
-        if not hasattr(self, "weights"):  # to test after training goes on with the weights of the training
+        # To test after training is to go on with the weights of the training.
+        if not hasattr(self, "weights") or self.weights.model is not task.model:
             self.weights = self.make_weights(task.model)
         if self.bf16:
             self._execution.append(ExactProducts(self.flow))

@@ -1,8 +1,9 @@
 """Network quantization W: weights on a grid, their masters beside them (the paper's section 4).
 
-Open `rules` first: nearest, stochastic and hysteresis as functions. `masters` keeps a model's weights quantized while
-an optimizer trains it (`step`: one step of one weight; `optimizers`: their decay and momenta), `attach` does so by
-hooks, `parameters` says which weights those are.
+Open `rules` first: nearest, stochastic and hysteresis as functions. Then `masters`: a model's weights stay quantized
+while an optimizer trains it; `attach` does so by hooks. Of one weight, `weight` has the parameter and its master, `step`
+its next value. `members` are all of a model's (`parameters` says which), `holding` shows, counts and saves them (`state`).
+`optimizers` is what is done around a step besides, `trials` finds out what an optimizer does, `closures` runs theirs.
 """
 
 from .attach import attach_weights_

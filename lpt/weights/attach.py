@@ -85,11 +85,11 @@ def _hook_all_optimizers() -> None:
 
 
 def _before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    for weights in list(_listening):
-        if not weights.holds(optimizer) or weights.stepping not in (None, optimizer):
-            continue  # not theirs, or within the step of an optimizer around this one
-        if args[1:] or kwargs.get("closure") is not None:
-            raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
+    # Within the step of an optimizer around this one the masters are in already.
+    own = [w for w in list(_listening) if w.holds(optimizer) and w.stepping in (None, optimizer)]
+    if own and (args[1:] or kwargs.get("closure") is not None):
+        raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
+    for weights in own:
         weights.swap_in(optimizer)
 
 
