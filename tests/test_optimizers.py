@@ -96,8 +96,8 @@ class ScheduleFree(torch.optim.SGD):
     ("make", "options", "told"),
     [
         (Odd, {"decay": "quantized"}, "does not fit Odd.*decay='master'"),
-        (Closure, {}, "Closure.step runs the model several times"),
-        (torch.optim.LBFGS, {}, "LBFGS.step runs the model several times"),
+        (Closure, {}, "Closure cannot step without its closure"),
+        (torch.optim.LBFGS, {}, "LBFGS cannot step without its closure.*must run once"),
         (ScheduleFree, {}, r"ScheduleFree exchanges what the parameters hold in eval\(\)"),
         (torch.optim.Adafactor, {"momentum": "fp169"}, "'row_var' of Adafactor.*momentum='fp32'"),
         (torch.optim.Adam, {"momentum": "fp169", "momentum_use": "rounded"}, "Adam does something else"),

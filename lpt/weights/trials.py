@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .closures import ONCE
+
 MOMENTUM = "momentum_buffer"  # what SGD calls it
 _LR, _DECAY, _STEPS = 2.0**-5, 2.0**-3, 3  # exact in float32, and far from what rounding could bring about
 
@@ -32,10 +34,7 @@ def check(optimizer: Any) -> None:
         raise ValueError(f"quantized weights take a torch.optim.Optimizer, or a list of them, got a {name}")
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(
-            f"{name}.step runs the model several times in a step, which would be on masters and not on quantized "
-            "weights: take an optimizer that steps once per gradient, such as SGD or AdamW"
-        )
+        raise ValueError(f"{name} cannot step without its closure, which it runs again and again: {ONCE}")
     if all(callable(getattr(optimizer, method, None)) for method in ("eval", "train")):
         raise ValueError(
             f"{name} exchanges what the parameters hold in eval() and train(), and what it puts there is on no grid: "
