@@ -380,6 +380,23 @@ def test_clamping_costs_no_precision_where_it_changes_nothing() -> None:
     assert torch.equal(weights.masters["0.weight"], wanted) and not torch.equal(wanted, master)
 
 
+def test_what_was_loaded_and_loaded_back_keeps_its_masters_until_the_next_step() -> None:
+    net, opt, weights = two_layers()
+    step(net, opt)
+    kept = []
+    for _ in range(3):
+        net.load_state_dict({"0.weight": torch.randn(4, 4)}, strict=False)
+        kept.append((copy.deepcopy(net.state_dict()), weights.masters["0.weight"].clone()))
+    for state, master in (kept[1], kept[2], kept[1]):
+        net.load_state_dict(state)
+        assert torch.equal(weights.masters["0.weight"], master)
+    opt.param_groups[0]["lr"] = 9.0
+    step(net, opt)
+    net.load_state_dict(kept[1][0])
+    assert not torch.equal(weights.masters["0.weight"], kept[1][1]), "the step forgets"
+    assert torch.equal(weights.masters["0.weight"], kept[1][0]["0.weight"])
+
+
 def test_max_norm_is_refused_and_can_be_skipped() -> None:
     net = nn.Sequential(nn.Embedding(5, 3, max_norm=1.0), nn.Linear(3, 2))
     opt = torch.optim.SGD(net.parameters(), lr=0.1)

@@ -152,6 +152,7 @@ class QuantizedWeights(Holding):
             self._active = [w for w in self._held if w.param.requires_grad and w.param.grad is not None]
         active = {id(w) for w in self._active}
         for w in self._members.weights:
+            w.before_load.clear()
             w.follow() if id(w) in active else w.settle(closely=False)
         self.swapped, self.stepping = True, optimizer
         try:

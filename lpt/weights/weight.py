@@ -24,6 +24,7 @@ class Weight:
         scale: of the grid that the parameter lies on; broadcasts against `channels.view(param)`.
         upcoming: with delayed scaling, the scale of the next step; None otherwise.
         keys: int64 [uses]; where its random bits begin, one use after the other.
+        before_load: what was here before state dicts were loaded since the last step; to be cleared with it.
         flips, seen: level flips and regrid flips, int64 [2], among `seen` elements times steps.
     """
 
@@ -33,7 +34,7 @@ class Weight:
         self.flips = torch.zeros(2, dtype=torch.int64, device=param.device)  # level and regrid flips among them
         self._inside = False  # whether the parameter holds the master
         self._grad: Tensor | None = None
-        self._before_load: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+        self.before_load: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         self.begin()
 
     def begin(self) -> None:
@@ -104,20 +105,18 @@ class Weight:
     def loaded(self) -> None:
         """A state dict was loaded into the parameter: values that differ anywhere make it a new weight altogether.
 
-        Until the next step what was there before is kept, so that to load an average, evaluate it, and load what was
-        there again costs no masters.
+        Until the next step what was there before is kept, the last two of them, so that to load an average, evaluate
+        it, and load what was there again costs no masters.
         """
         p = self._at_rest()
         if p.shape == self.master.shape:
             self._fit(p)
             if torch.equal(p, self.written):
                 return
-            held = (self.written, self.master, self.scale, self.upcoming)
-            if self._before_load is None:
-                self._before_load = held
-            elif torch.equal(p, self._before_load[0].to(p)):
-                self.written, self.master, self.scale, self.upcoming = self._before_load
-                self._before_load = None
+            again = [held for held in self.before_load if torch.equal(p, held[0].to(p))]
+            self.before_load = [*self.before_load[-1:], (self.written, self.master, self.scale, self.upcoming)]
+            if again:
+                self.written, self.master, self.scale, self.upcoming = again[0]
                 self._fit(p)
                 return
         self.begin()
@@ -186,7 +185,6 @@ class Weight:
     def next(self, fused: bool, key: Tensor | None) -> Tensor:
         """Write the next quantized weight over the last one; level flips and regrid flips, int64 [2]."""
         master, quantized, channels = self.master, self.quantized, self.channels
-        self._before_load = None
         one_view = channels.groups == 1 and channels.dim in (0, None)
         if fused and one_view and quantized.is_contiguous() and master.is_contiguous():
             rows = 1 if channels.dim is None else len(master)
@@ -221,7 +219,6 @@ class Weight:
         for what, own in self.state().items():
             own.copy_(state[what][self.name])
         self.wrote()
-        self._before_load = None
 
 
 def _holds(dtype: torch.dtype, plan: Plan) -> bool:
