@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
@@ -22,7 +23,7 @@ from ..formats.scaling import scale_of
 from ..weights import QuantizedWeights
 from ..weights.parameters import quantizable
 from .flow import Flow
-from .products import OPERANDS, hides_products
+from .products import OPERANDS, hides_products, moves
 
 _ROOMS = 40  # how far above its values' exponent a tensor's scale may lie
 
@@ -84,6 +85,8 @@ class Audit(TorchDispatchMode):
         packet = func.overloadpacket
         if self._mode.tracer is not None:  # the model is only looked at
             return out
+        if self._mode.duals and moves(func) and isinstance(out, Tensor) and any(map(self._made_dual, _strided(args))):
+            self._mode.duals.append(out)
         if packet in OPERANDS:
             macs = flop_registry[packet](*args, **kwargs, out_val=out) // 2 if packet in flop_registry else 0
             self._products += 1
@@ -144,6 +147,10 @@ class Audit(TorchDispatchMode):
         name = max(self._tracker.parents, key=len).partition(".")[2]  # the names begin with the root's class
         self._ran[torch.autograd._get_sequence_nr() - 1] = name
         return name
+
+
+def _strided(values: Any) -> list[Tensor]:
+    return [x for x in pytree.tree_leaves(values) if isinstance(x, Tensor) and x.layout == torch.strided]
 
 
 def on_grid(x: Tensor, format: Format) -> bool:

@@ -44,4 +44,4 @@ def _difference(owner: str, kind: str, now: dict[str, Any], before: list[tuple[s
     if kind == "parameter":
         return f"parameter {full!r} is another object (tied, replaced, or loaded with assign=True)"
     was, new = type(then[name]).__name__, type(now[name]).__name__
-    return f"module {full!r} was a {was} and is {'another' if was == new else 'a'} {new}"
+    return f"module {full!r} was {was} and is now {'another ' if was == new else ''}{new}"

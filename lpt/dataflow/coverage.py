@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
@@ -108,13 +109,16 @@ def _audited(flow: Flow, example: Any) -> tuple[Audit, str]:
     """The products of one pass forward and back, and why there was none back."""
     model = flow.model
     training = [module for module in model.modules() if module.training]
+    # Views, so that nothing arrives in any `.grad`; they lie where the parameters lie.
+    weights = {name: p.view_as(p) for name, p in model.named_parameters() if p.requires_grad}
     model.eval()
     failed = ""
     try:
         with torch.enable_grad(), Audit(flow) as audit, flow.probe():  # the audit finds modules by their gradients
-            out = model(*example) if isinstance(example, (tuple, list)) else model(example)
+            args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+            out = functional_call(model, weights, args)
             try:
-                _backward(model, out)
+                _backward(list(weights.values()), out)
             except RuntimeError as error:
                 failed = str(error).strip().splitlines()[0]
     finally:
@@ -123,10 +127,9 @@ def _audited(flow: Flow, example: Any) -> tuple[Audit, str]:
     return audit, failed
 
 
-def _backward(model: nn.Module, out: Any) -> None:
-    """Errors through every product, with no trace in any `.grad`."""
+def _backward(weights: list[Tensor], out: Any) -> None:
+    """Random errors through every product."""
     made = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
-    weights = [p for p in model.parameters() if p.requires_grad]
     if not made or not weights:
         raise RuntimeError("nothing of the model requires a gradient")
     generator = torch.Generator().manual_seed(0)

@@ -76,7 +76,7 @@ class Flow:
                     p.grad.copy_(quantizer(p.grad, True))
                 else:
                     p.grad = _rounded(name, quantizer, p.grad)
-        move_scales(list(parts(self).values()))
+        move_scales(list(self._parts().values()))
 
     def changed(self) -> str:
         """What of the model is no longer what it was at `attach_`; "" if nothing."""
@@ -96,7 +96,7 @@ class Flow:
     @property
     def started(self) -> bool:
         """Whether every tracked scale that the last step could set is set; a compiled model changes then."""
-        return not any(q.tracked and q.steps == 0 and not q.started for q in parts(self).values())
+        return not any(q.tracked and q.steps == 0 and not q.started for q in self._parts().values())
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -117,7 +117,7 @@ class Flow:
         Keys are "activation/saturation", "activation/underflow", "error/...", and the numbers of nans and of
         infinities, "nan" and "infinite". Infinities do not saturate: they stay.
         """
-        for quantizer in parts(self).values():
+        for quantizer in self._parts().values():
             quantizer.counts = None
         with self.mode.switched(counting=True):
             yield self._counted
@@ -139,7 +139,7 @@ class Flow:
 
     def state_dict(self) -> dict[str, Any]:
         """Tracked scales and the keys of stochastic rounding, by quantizer name."""
-        return {name: part.state_dict() for name, part in parts(self).items()}
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave.
@@ -147,10 +147,10 @@ class Flow:
         Raises:
             ValueError: the state is of a model with other edges.
         """
-        load(self, state)
+        load(self.placing, self.gradients, state)
 
     def _parts(self) -> dict[str, Quantizer]:
-        return parts(self)
+        return parts(self.placing, self.gradients)
 
     def _counted(self) -> dict[str, dict[str, float]]:
         shares: dict[str, dict[str, float]] = {}

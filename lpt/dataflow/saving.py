@@ -7,39 +7,37 @@ of a dual one, "fc.weight/gradient:0" a weight's; "(input)[mask]/activation:0" t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .placing import INPUT, Placing
 from .quantizer import Quantizer
 
-if TYPE_CHECKING:
-    from .flow import Flow
+Gradients = Mapping[str, Quantizer]
 
 
-def parts(flow: Flow) -> dict[str, Quantizer]:
+def parts(placing: Placing, gradients: Gradients) -> dict[str, Quantizer]:
     """Every quantizer by name, the two of a dual one apart."""
     found = {}
-    for edge in flow.edges.values():
+    for edge in placing.edges.values():
         if edge.ran or not edge.waits:
             for name, quantizers in edge.everywhere().items():
                 for kind, q in quantizers.items():
                     for i, part in enumerate(q.parts()):
                         found[f"{name}/{kind}:{i}"] = part
-    for name, q in flow.gradients.items():
+    for name, q in gradients.items():
         for i, part in enumerate(q.parts()):
             found[f"{name}/gradient:{i}"] = part
     return found
 
 
-def load(flow: Flow, state: Mapping[str, Any]) -> None:
+def load(placing: Placing, gradients: Gradients, state: Mapping[str, Any]) -> None:
     """Restore what `Flow.state_dict` gave; see there."""
-    placing = flow.placing
     before = placing.last, placing.output
     if not placing.known:
         _adopt_roles(placing, state)
     _make_places(placing, state)
-    own = parts(flow)
-    saved = {n for n in state if n in own or n.rpartition("/")[0] not in flow.left_out}
+    own = parts(placing, gradients)
+    saved = {n for n in state if n in own or n.rpartition("/")[0] not in placing.left_out}
     if own.keys() != saved:
         placing.assign(*before)
         odd = sorted(own.keys() ^ saved)

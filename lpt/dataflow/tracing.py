@@ -19,14 +19,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .places import mapped
-from .products import OPERANDS, hides_products
+from .products import OPERANDS, hides_products, moves
 
-_aten = torch.ops.aten
-# What puts values elsewhere and leaves them as they are; views do, too.
-_MOVES = {
-    _aten.clone, _aten._to_copy, _aten.copy_, _aten.cat, _aten.stack, _aten.constant_pad_nd, _aten.index_select,
-    _aten.index, _aten.relu, _aten.repeat, _aten._unsafe_view, _aten._reshape_copy, _aten.max_pool2d_with_indices,
-}  # fmt: skip
 _PRODUCT = ""  # stands among the sources of a product's result, until an Edge has given it a name
 
 
@@ -111,8 +105,7 @@ class Tracer(TorchDispatchMode):
             sources = {_PRODUCT}.union(*(self._sources.get(_memory(x), ()) for x in rest))
         else:
             sources = set().union(*(self._sources.get(_memory(x), ()) for x in inputs))
-        moves = packet in _MOVES or any(r.alias_info is not None for r in func._schema.returns)
-        moved = set().union(*(self._moved.get(_memory(x), ()) for x in inputs)) if moves else set()
+        moved = set().union(*(self._moved.get(_memory(x), ()) for x in inputs)) if moves(func) else set()
         written = [a for a, s in zip(args, func._schema.arguments, strict=False) if s.is_write]
         for x in _tensors((out, written)):
             if sources:
