@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from .places import Arguments, Path, mapped, name_of
 from .quantizer import Mode, Quantizer
@@ -14,6 +15,29 @@ from .quantizer import Mode, Quantizer
 
 class _Quantize(torch.autograd.Function):
     """The identity that rounds: A forward, E backward. Its own gradient is passed straight through, at any order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: Quantizer | None, error: Quantizer | None, training: bool) -> Tensor:
+        ctx.error, ctx.training = error, training
+        return x.clone() if activation is None else activation(x, training)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        if ctx.error is not None:
+            if torch.is_grad_enabled():
+                grad = straight_through(grad, ctx.error, None, ctx.training)  # differentiable once more
+            else:
+                if not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(grad):
+                    raise RuntimeError(
+                        "errors are rounded as whole tensors, which is_grads_batched=True and vectorize=True do not "
+                        "allow: use torch.func (jacrev, hessian, vmap) or a loop"
+                    )
+                grad = ctx.error(grad, ctx.training)
+        return grad, None, None, None
+
+
+class _Transformed(torch.autograd.Function):
+    """The same for torch.func and forward-mode derivatives; apart, since torch binds its arguments slowly."""
 
     @staticmethod
     def forward(x: Tensor, activation: Quantizer | None, error: Quantizer | None, training: bool) -> Tensor:  # type: ignore[override]
@@ -25,17 +49,11 @@ class _Quantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        if ctx.error is not None:
-            if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-                grad = straight_through(grad, ctx.error, None, ctx.training)  # differentiable once more
-            else:
-                if not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(grad):
-                    raise RuntimeError(
-                        "errors are rounded as whole tensors, which is_grads_batched=True and vectorize=True do not "
-                        "allow: use torch.func (jacrev, hessian, vmap) or a loop"
-                    )
-                grad = ctx.error(grad, ctx.training)
-        return grad, None, None, None
+        return (grad if ctx.error is None else straight_through(grad, ctx.error, None, ctx.training)), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+        return tangent.clone()
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, *rest: Any) -> tuple[Tensor, int]:  # type: ignore[override]
@@ -43,18 +61,13 @@ class _Quantize(torch.autograd.Function):
         return straight_through(x, *rest), in_dims[0]
 
 
-class _WithTangent(_Quantize):
-    """The same with forward-mode derivatives, which torch.compile does not take."""
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
-        return tangent.clone()
-
-
 def straight_through(x: Tensor, activation: Quantizer | None, error: Quantizer | None, training: bool) -> Tensor:
     """x rounded by `activation`; its gradient rounded by `error`. None leaves them as they are."""
-    function = _Quantize if torch.compiler.is_compiling() else _WithTangent
-    return function.apply(x, activation, error, training)
+    if not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    ):
+        return _Transformed.apply(x, activation, error, training)
+    return _Quantize.apply(x, activation, error, training)
 
 
 class Maker(Protocol):

@@ -107,7 +107,8 @@ class Quantizer:
             rest = self.rest(x - q, training)
         else:
             rest = _round(self.format, x - q, self._present(x), None if key is None else key.bitwise_not())
-        q = torch.where(q.abs() == math.inf, q, q + rest)
+        both = q + rest
+        q = torch.where(both.abs() < math.inf, both, q)  # no rest of an infinity, and none that would make one
         if mode.duals is not None:
             mode.duals.append(q)
         return q

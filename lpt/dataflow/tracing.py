@@ -117,7 +117,11 @@ class Tracer(TorchDispatchMode):
 
 def trace(model: nn.Module, run: Callable[[Tracer], Any]) -> Traced:
     """What `run`, given the tracer, shows while it runs the model forward, which is left as it was."""
-    with _untouched(model), Tracer() as tracer:
+    inference = torch.is_inference_mode_enabled()  # there, products would arrive as the functions that were called
+    with (
+        torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled() and not inference),
+        _untouched(model), Tracer() as tracer,
+    ):  # fmt: skip
         run(tracer)
     return tracer.traced
 
