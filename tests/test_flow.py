@@ -240,11 +240,11 @@ def test_shares_of_saturation_and_underflow_and_nans_are_counted():
     x = torch.tensor([1.0, 2.0 * 31 / 32, 1e-6, 0.0, float("nan"), float("inf")], requires_grad=True)
     with handle.measure() as counts:
         model(x).backward(torch.tensor([1.0, 1e-9, 1e-9, 1e-9, 0.0, 0.0]))
-    # at scale 0 the largest level is 31/16: 2 * 31/32 = 31/16 is no saturation, infinity is
+    # at scale 0 the largest level is 31/16: 2 * 31/32 = 31/16 is no saturation; infinity stays, and is counted apart
     shares = counts()["0"]
     assert shares == {
-        "activation/saturation": 1 / 6, "activation/underflow": 1 / 6,
-        "error/saturation": 0.0, "error/underflow": 3 / 6, "nan": 1,
+        "activation/saturation": 0.0, "activation/underflow": 1 / 6,
+        "error/saturation": 0.0, "error/underflow": 3 / 6, "nan": 1, "infinite": 1,
     }  # fmt: skip
     model(x)
     assert counts()["0"] == shares  # counted within measure() only

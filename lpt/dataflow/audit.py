@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
@@ -22,22 +23,8 @@ from ..formats.scaling import scale_of
 from ..weights import QuantizedWeights
 from ..weights.parameters import quantizable
 from .flow import Flow
+from .products import OPERANDS, hides_products, moves
 
-_aten = torch.ops.aten
-# Positions of the operands of each product; the rest are biases and options.
-_OPERANDS = {
-    _aten.convolution: ("input", "weight"),
-    _aten.convolution_backward: ("error", "input", "weight"),
-    _aten.mm: ("left", "right"),
-    _aten.bmm: ("left", "right"),
-    _aten.mv: ("left", "right"),
-    _aten.dot: ("left", "right"),
-    _aten.addmm: (None, "left", "right"),
-    _aten.baddbmm: (None, "left", "right"),
-    _aten.addmv: (None, "left", "right"),
-}
-# Kernels that hold products inside: what they multiply cannot be seen, so they are never on a grid.
-_FUSED = ("mkldnn_rnn", "_cudnn_rnn", "_thnn_fused", "_scaled_dot_product", "_flash_attention", "_native_multi_head")
 _ROOMS = 40  # how far above its values' exponent a tensor's scale may lie
 
 
@@ -96,13 +83,17 @@ class Audit(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         packet = func.overloadpacket
-        if packet in _OPERANDS:
+        if self._mode.tracer is not None:  # the model is only looked at
+            return out
+        if self._mode.duals and moves(func) and isinstance(out, Tensor) and any(map(self._made_dual, _strided(args))):
+            self._mode.duals.append(out)
+        if packet in OPERANDS:
             macs = flop_registry[packet](*args, **kwargs, out_val=out) // 2 if packet in flop_registry else 0
             self._products += 1
-            for position, value in zip(_OPERANDS[packet], args, strict=False):
+            for position, value in zip(OPERANDS[packet], args, strict=False):
                 if position is not None:
                     self._record(packet, position, value, macs)
-        elif any(fused in str(packet) for fused in _FUSED):
+        elif hides_products(packet):
             self._products += 1
             self._append(packet, "hidden", "", "", 0)
         return out
@@ -111,11 +102,11 @@ class Audit(TorchDispatchMode):
         """The operands that lie on no declared grid."""
         return [o for o in self.operands if not o.grid]
 
-    def covered(self) -> float:
-        """Share of the forward multiply-accumulates whose activations all lie on the grid of A."""
+    def covered(self, backward: bool = False) -> float:
+        """Share of the forward (or backward) multiply-accumulates whose operands all lie on their grids."""
         products: dict[int, list[Operand]] = {}
         for o in self.operands:
-            if not o.backward:
+            if o.backward == backward:
                 products.setdefault(o.product, []).append(o)
         total = sum(product[0].macs for product in products.values())
         covered = sum(product[0].macs for product in products.values() if all(o.grid for o in product))
@@ -158,6 +149,10 @@ class Audit(TorchDispatchMode):
         return name
 
 
+def _strided(values: Any) -> list[Tensor]:
+    return [x for x in pytree.tree_leaves(values) if isinstance(x, Tensor) and x.layout == torch.strided]
+
+
 def on_grid(x: Tensor, format: Format) -> bool:
     """Whether rounding to `format` leaves x as it is, bit for bit, at some scale (one scale for the tensor)."""
     if x.numel() == 0:
@@ -175,5 +170,7 @@ def on_dual_grid(x: Tensor, format: Format) -> bool:
 
 
 def _formats(flow: Flow, kind: str) -> set[Format]:
-    used = {edge.quantizers()[kind].format for edge in flow.edges.values() if kind in edge.quantizers()}
-    return used or {formats.get("fp32")}
+    """Of all modules, since roles may still change."""
+    used = {flow.flow.format_of(kind, name) for name in flow.placing.every}
+    asked = {format for format in used if format.name != "fp32"}
+    return asked or {formats.get("fp32")}

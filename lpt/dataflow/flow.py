@@ -7,7 +7,6 @@ G is rounded on `p.grad`, in `Flow.step`.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,26 +15,47 @@ import torch
 from torch import Tensor, nn
 
 from ..weights.parameters import quantizable
-from .edge import PRODUCTS, Edge, InputEdge, why_no_edge
-from .quantizer import Mode, Quantizer, move_scales
+from .changes import ADVICE, Structure
+from .edge import Edge
+from .placing import INPUT, Placing
+from .quantizer import Mode, Quantizer
+from .saving import load, parts
+from .scales import move_scales
 from .spec import DataFlow
 
-INPUT = "(input)"
+__all__ = ["HANDLE", "INPUT", "Flow"]
 HANDLE = "_lpt_flow"  # where a model keeps its handle
 
 
 class Flow:
-    """The hooks on one model, their scales, and what a training loop calls; made by `attach_`."""
+    """The hooks on one model, their scales, and what a training loop calls; made by `attach_`.
+
+    The first forward pass is preceded by one without quantization, which shows what the network returns and which
+    arguments enter products (`lpt/dataflow/tracing.py`); the model, its buffers and random numbers stay as they are.
+    """
 
     def __init__(self, model: nn.Module, flow: DataFlow) -> None:
         self.model = model
         self.flow = flow
         self.mode = Mode()
-        self.edges: dict[str, Edge] = {}
-        self.left_out: dict[str, str] = {}  # module name -> why it has no Edge
         self.gradients: dict[str, Quantizer] = {}
-        self._hooks: list[Any] = []
-        self._attach()
+        self.placing = Placing(model, flow, self.mode)
+        weights = quantizable(model)
+        for name in weights:
+            if (quantizer := self.placing.quantizer("gradient", name)) is not None:
+                self.gradients[name] = quantizer
+        self._weights = {name: weights[name] for name in self.gradients}
+        self._structure = Structure(model)
+
+    @property
+    def edges(self) -> dict[str, Edge]:
+        """The Edges that round something, by module name; `INPUT` is in front of the model."""
+        return self.placing.edges
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Module name -> why it has no Edge."""
+        return self.placing.left_out
 
     # -- in the training loop -----------------------------------------------------------------------------------
 
@@ -44,19 +64,34 @@ class Flow:
         """Round G in place on every weight's `.grad`, then move the tracked scales of A, E and G.
 
         Call once per optimizer step: after backward, accumulation and all-reduce, before clipping and the step.
+
+        Raises:
+            ValueError: the model's modules or parameters are not those of `attach_`.
         """
-        weights = quantizable(self.model)
+        self.check()
         for name, quantizer in self.gradients.items():
-            grad = weights[name].grad
-            if grad is not None:
-                grad.copy_(quantizer(grad, True))
+            p = self._weights[name]
+            if p.grad is not None:
+                if p.grad.layout == torch.strided:
+                    p.grad.copy_(quantizer(p.grad, True))
+                else:
+                    p.grad = _rounded(name, quantizer, p.grad)
         move_scales(list(self._parts().values()))
+
+    def changed(self) -> str:
+        """What of the model is no longer what it was at `attach_`; "" if nothing."""
+        return self._structure.changed()
+
+    def check(self) -> None:
+        """Raise a ValueError if the model has changed since `attach_`."""
+        if change := self.changed():
+            raise ValueError(f"the model changed after attach_: {change}; {ADVICE}")
 
     @torch.no_grad()
     def quantize_gradients(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gradients by parameter name, rounded as `step` would round them; nothing is observed or moved."""
         with self.probe():
-            return {n: self.gradients[n](g, True) if n in self.gradients else g for n, g in gradients.items()}
+            return {n: _rounded(n, self.gradients[n], g) if n in self.gradients else g for n, g in gradients.items()}
 
     @property
     def started(self) -> bool:
@@ -66,33 +101,39 @@ class Flow:
     @contextmanager
     def off(self) -> Iterator[None]:
         """Within: A and E pass unchanged, and nothing is observed."""
-        with self._switched(on=False):
+        with self.mode.switched(on=False):
             yield
 
     @contextmanager
     def probe(self) -> Iterator[None]:
         """Within: A and E are rounded with the scales as they are; nothing is observed, nothing moves."""
-        with self._switched(observing=False):
+        with self.mode.switched(observing=False):
             yield
 
     @contextmanager
     def measure(self) -> Iterator[Callable[[], dict[str, dict[str, float]]]]:
         """Within, count; what it yields, called, gives per Edge the shares of elements that saturated and underflowed.
 
-        Keys are "activation/saturation", "activation/underflow", "error/..." and the number of nans, "nan".
+        Keys are "activation/saturation", "activation/underflow", "error/...", and the numbers of nans and of
+        infinities, "nan" and "infinite". Infinities do not saturate: they stay.
         """
         for quantizer in self._parts().values():
             quantizer.counts = None
-        with self._switched(counting=True):
+        with self.mode.switched(counting=True):
             yield self._counted
 
     def remove(self) -> None:
         """Take every hook off; the model computes as it did before `attach_`."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self.placing.remove()
         if HANDLE in self.model.__dict__:
             del self.model.__dict__[HANDLE]
+
+    def exchange(self, make: Callable[[str, bool], Any]) -> None:
+        """Put make(kind, dual?) in the place of every quantizer of A ("activation") and E ("error"), now and later.
+
+        What it returns is called with a tensor and whether the model trains, and returns a new one; or it is None.
+        """
+        self.placing.exchange(make)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -106,108 +147,36 @@ class Flow:
         Raises:
             ValueError: the state is of a model with other edges.
         """
-        own = self._parts()
-        if own.keys() != state.keys():
-            odd = sorted(own.keys() ^ state.keys())
-            raise ValueError(
-                f"the saved scales are of another data flow: {len(odd)} places differ, for example {odd[0]!r}; "
-                "resume with the model and format= of the saved run"
-            )
-        for name, part in own.items():
-            part.load_state_dict(state[name])
-
-    # -- inside --------------------------------------------------------------------------------------------------
-
-    def _attach(self) -> None:
-        modules = dict(self.model.named_modules())
-        self._check_rules(modules)
-        last = self._last(modules)
-        for name, module in modules.items():
-            reason = why_no_edge(module)
-            if reason:
-                self.left_out[name] = reason
-            elif not any(module.children()):
-                self._add_edge(name, module, name in last)
-        if self.flow.input != "fp32":
-            activation = self._quantizer("activation", INPUT, self.flow.input == "dual")
-            if activation:
-                self.edges[INPUT] = edge = InputEdge(self.model, self.mode, activation, None)
-                self._hooks.append(self.model.register_forward_pre_hook(edge, with_kwargs=True))
-        for name in quantizable(self.model):
-            if quantizer := self._quantizer("gradient", name):
-                self.gradients[name] = quantizer
-
-    def _add_edge(self, name: str, module: nn.Module, last: bool) -> None:
-        if last:
-            activation = None
-            choice = self.flow.last_error
-            error = None if choice == "fp32" else self._quantizer("error", name, choice == "dual")
-        else:
-            activation, error = self._quantizer("activation", name), self._quantizer("error", name)
-        if activation is None and error is None:
-            self.left_out[name] = "fp32 by choice"
-            return
-        self.edges[name] = edge = Edge(self.model, self.mode, activation, error)
-        self._hooks.append(module.register_forward_hook(edge))
-
-    def _quantizer(self, kind: str, name: str, dual: bool = False) -> Quantizer | None:
-        flow = self.flow
-        format = flow.format_of(kind, name.rpartition(".")[0] if kind == "gradient" else name)
-        if format.name == "fp32":
-            return None
-        stochastic = flow.rounding == "stochastic" and kind != "activation"
-        key = f"{flow.seed}/{name}/{kind}/{_rank() if kind == 'error' else 0}" if stochastic else None
-        room = {"activation": flow.room_activation, "error": flow.room_error, "gradient": flow.room_gradient}[kind]
-        return Quantizer(format, room, flow.scaling == "tracked", self.mode, key, dual, flow.scale_rule)
-
-    def _last(self, modules: dict[str, nn.Module]) -> set[str]:
-        products = [name for name, module in modules.items() if isinstance(module, PRODUCTS)]
-        if self.flow.last is None:
-            return set(getattr(self.model, "last_products", products[-1:]))
-        chosen = {name for name in modules if fnmatch.fnmatchcase(name, self.flow.last)}
-        if not chosen:
-            raise ValueError(f"last={self.flow.last!r} matches no module; the products are {', '.join(products)}")
-        return chosen
-
-    def _check_rules(self, modules: dict[str, nn.Module]) -> None:
-        names = [*modules, *quantizable(self.model), INPUT]
-        for rule in self.flow.rules:
-            if not fnmatch.filter(names, rule["pattern"]):
-                raise ValueError(
-                    f"the rule's pattern {rule['pattern']!r} matches no module of the model; "
-                    f"there are {', '.join(list(modules)[1:6])}, ..."
-                )
+        load(self.placing, self.gradients, state)
 
     def _parts(self) -> dict[str, Quantizer]:
-        """Every quantizer by name, the two of a dual one apart."""
-        edges = {f"{name}/{kind}": q for name, edge in self.edges.items() for kind, q in edge.quantizers().items()}
-        gradients = {f"{name}/gradient": q for name, q in self.gradients.items()}
-        return {f"{name}:{i}": part for name, q in {**edges, **gradients}.items() for i, part in enumerate(q.parts())}
+        return parts(self.placing, self.gradients)
 
     def _counted(self) -> dict[str, dict[str, float]]:
         shares: dict[str, dict[str, float]] = {}
-        for name, edge in self.edges.items():
-            for kind, q in edge.quantizers().items():
-                if q.counts is not None:
-                    elements, saturated, underflowed, nan = q.counts.tolist()
-                    own = shares.setdefault(name, {"nan": 0})
-                    own[f"{kind}/saturation"] = saturated / max(1, elements)
-                    own[f"{kind}/underflow"] = underflowed / max(1, elements)
-                    own["nan"] += nan
+        for edge in self.edges.values():
+            for name, quantizers in edge.everywhere().items():
+                for kind, q in quantizers.items():
+                    if q.counts is not None:
+                        elements, saturated, underflowed, nan, infinite = q.counts.tolist()
+                        own = shares.setdefault(name, {"nan": 0, "infinite": 0})
+                        own[f"{kind}/saturation"] = saturated / max(1, elements)
+                        own[f"{kind}/underflow"] = underflowed / max(1, elements)
+                        own["nan"] += nan
+                        own["infinite"] += infinite
         return shares
 
-    @contextmanager
-    def _switched(self, **switches: bool) -> Iterator[None]:
-        before = {key: getattr(self.mode, key) for key in switches}
-        for key, value in switches.items():
-            setattr(self.mode, key, value)
-        try:
-            yield
-        finally:
-            for key, value in before.items():
-                setattr(self.mode, key, value)
 
-
-def _rank() -> int:
-    initialized = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if initialized else 0
+def _rounded(name: str, quantizer: Quantizer, grad: Tensor) -> Tensor:
+    """A gradient rounded; of a sparse one its values, since the others are zero."""
+    if grad.layout == torch.strided:
+        return quantizer(grad, True)
+    if grad.layout != torch.sparse_coo:
+        raise ValueError(
+            f"the gradient of {name!r} is {grad.layout}: G is rounded on dense and on sparse_coo gradients; make it "
+            "one of these before step(), or leave it alone by a rule with gradient: fp32"
+        )
+    grad = grad.coalesce()  # an index that comes twice has the sum as its gradient
+    return torch.sparse_coo_tensor(
+        grad.indices(), quantizer(grad.values(), True), grad.shape, is_coalesced=True, check_invariants=False
+    )

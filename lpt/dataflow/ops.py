@@ -81,7 +81,6 @@ class ScaledDotProduct(nn.Module):
             key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
         scores = self.scores(query, key.transpose(-2, -1))
         scores = self.scale(scores, query.shape[-1] ** -0.5 if scale is None else scale)
-        # Masks come after the last module before softmax: an Edge would bring -inf back to a finite value.
         if is_causal:
             attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         if attn_mask is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from ..formats import Format
 from ..formats.fused import fused
 from ..formats.scaling import NO_SCALE, amax_of, exponent_of
 
+if TYPE_CHECKING:
+    from .tracing import Tracer
+
 ROW = 1024  # elements that a block of a GPU's threads rounds at once
-_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -27,16 +30,30 @@ class Mode:
     on: bool = True  # quantize at all
     observing: bool = True  # let scales see the data and generators advance
     fused: bool = False  # compile the rounding into one pass over memory
-    counting: bool = False  # count saturation, underflow and nan
+    counting: bool = False  # count saturation, underflow, nan and infinities
     duals: list[Tensor] | None = None  # where an audit collects the sums of two values that were made
     made: Callable[[Tensor, Format, Tensor], None] | None = None  # is told of values, their format and scale
+    tracer: Tracer | None = None  # follows values from Edge to Edge while nothing is quantized
+
+    @contextmanager
+    def switched(self, **switches: Any) -> Iterator[None]:
+        """Within, these switches are as given."""
+        before = {key: getattr(self, key) for key in switches}
+        for key, value in switches.items():
+            setattr(self, key, value)
+        try:
+            yield
+        finally:
+            for key, value in before.items():
+                setattr(self, key, value)
 
 
 class Quantizer:
     """Rounds a tensor to `format` at a scale that is either its own (current) or follows it slowly (tracked).
 
-    A tracked scale starts at the first tensor's exponent + room and then moves in `step`, by one at the most. It
-    is read, but not started or moved, while `observing` is off or the model evaluates.
+    A tracked scale starts at the first tensor's exponent + room and then moves in `move_scales`, by one at the most.
+    It is read, but not started or moved, while `observing` is off or the model evaluates. Infinities are marks (of a
+    mask, of an overflow) and no magnitudes: they stay what they are, and everything finite stays finite.
 
     Args:
         format: the format.
@@ -44,13 +61,14 @@ class Quantizer:
         tracked: tracked scale, or else current.
         mode: shared switches.
         key: seed of stochastic rounding; None rounds to nearest.
-        rule: when a largest value counts to the octave above, see `Format.carry`.
         dual: the sum of two values of the format, x ~ q1 + q2 with q2 = Q(x - q1), as for the network's input.
+        rule: when a largest value counts to the octave above, see `Format.carry`.
+        shared: both values of a dual one at the scale of the first.
     """
 
     def __init__(
         self, format: Format, room: int, tracked: bool, mode: Mode, key: str | None = None, dual: bool = False,
-        rule: str = "floor",
+        rule: str = "floor", shared: bool = False,
     ) -> None:  # fmt: skip
         self.format = format
         self.room = room
@@ -59,31 +77,40 @@ class Quantizer:
         self.mode = mode
         self.started = False  # does the host know that there is a scale?
         self.steps = 0  # that it waited for one
-        self.scale = torch.tensor(NO_SCALE, dtype=torch.int32)
-        self.seen = torch.tensor(0.0)  # largest finite |x| since the last step
-        self.key = None if key is None else torch.tensor(random.Random(key).getrandbits(61))
-        self.rest = Quantizer(format, room, tracked, mode, key and f"{key}/rest", rule=rule) if dual else None
-        self.counts: Tensor | None = None  # elements, saturated, underflowed, nan
+        with torch.inference_mode(False):  # wherever it is made, it lasts
+            self.scale = torch.tensor(NO_SCALE, dtype=torch.int32)
+            self.seen = torch.tensor(0.0)  # largest finite |x| since the last step
+            self.key = None if key is None else torch.tensor(random.Random(key).getrandbits(61))
+        own_rest = dual and not shared
+        self.rest = Quantizer(format, room, tracked, mode, key and f"{key}/rest", rule=rule) if own_rest else None
+        self.shared = dual and shared
+        self.counts: Tensor | None = None  # elements, saturated, underflowed, nan, infinite
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
         """x rounded; shape and dtype of x; not differentiated."""
         x = x.detach()
-        observing = training and self.mode.observing
-        if self.scale.device != x.device:
-            self.to(x.device)
+        mode = self.mode
+        observing = training and mode.observing
+        if self.scale.device != x.device or (x.dtype == torch.float64 and self.seen.dtype != torch.float64):
+            self.to(x.device, x.dtype)
         key = self.key
         if key is not None and observing:
             key.add_(1)
         q = self._rounded(x, observing, key)
-        if self.mode.counting:
+        if mode.counting:
             self._count(x, q, self._scale(x))
-        if self.rest is None:
-            if self.mode.made is not None:
-                self.mode.made(q, self.format, self.format.scale_for(self.scale if self.started else self._scale(x)))
+        if self.rest is None and not self.shared:
+            if mode.made is not None:
+                mode.made(q, self.format, self._present(x))
             return q
-        q = q + self.rest(x - q, training)
-        if self.mode.duals is not None:
-            self.mode.duals.append(q)
+        if self.rest is not None:
+            rest = self.rest(x - q, training)
+        else:
+            rest = _round(self.format, x - q, self._present(x), None if key is None else key.bitwise_not())
+        both = q + rest
+        q = torch.where(both.abs() < math.inf, both, q)  # no rest of an infinity, and none that would make one
+        if mode.duals is not None:
+            mode.duals.append(q)
         return q
 
     def _rounded(self, x: Tensor, observing: bool, key: Tensor | None) -> Tensor:
@@ -95,40 +122,58 @@ class Quantizer:
             if observing:
                 self.scale.copy_(scale)
                 _see(x, self.seen)
-            return self.format.round(x, self.format.scale_for(scale), key)
+            return _round(self.format, x, self.format.scale_for(scale), key)
         if observing:
             return run(_seen_and_rounded, self.format, x, key, self.scale, self.seen)
         return run(_at_scale, self.format, x, key, self.scale)
 
     def _scale(self, x: Tensor) -> Tensor:
         """The exponent of the top octave: the tracked one, or, where there is none, that of x; 0-dim."""
-        own = exponent_of(amax_of(x).float().reshape(()), self.room, self.format.carry(self.rule))
+        amax = amax_of(x).reshape(())
+        own = exponent_of(amax, self.room, self.format.carry(self.rule, amax.dtype))
         return torch.where(self.scale == NO_SCALE, own, self.scale) if self.tracked else own
 
+    def _present(self, x: Tensor) -> Tensor:
+        """The scale that x was rounded at."""
+        return self.format.scale_for(self.scale if self.tracked and self.started else self._scale(x))
+
     def _count(self, x: Tensor, q: Tensor, scale: Tensor) -> None:
-        limit = self.format.high * torch.exp2(self.format.scale_for(scale).double())
+        unit = torch.exp2(self.format.scale_for(scale).double())
+        infinite = x.isinf()
         counts = torch.stack(
             [
                 torch.tensor(x.numel(), device=x.device),
-                (x.abs() > limit).sum(),
+                (((x > self.format.high * unit) | (x < self.format.low * unit)) & ~infinite).sum(),
                 ((q == 0) & (x != 0)).sum(),
                 x.isnan().sum(),
+                infinite.sum(),
             ]
         )
         self.counts = counts if self.counts is None else self.counts + counts
 
-    def to(self, device: torch.device) -> None:
-        self.scale, self.seen = self.scale.to(device), self.seen.to(device)
-        self.key = None if self.key is None else self.key.to(device)
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        """Move to `device`, and keep what is seen in float64 if that is what is rounded."""
+        with torch.inference_mode(False):
+            self.scale = self.scale.to(device)
+            self.seen = self.seen.to(device, torch.float64 if dtype == torch.float64 else self.seen.dtype)
+            self.key = None if self.key is None else self.key.to(device)
 
     def parts(self) -> list[Quantizer]:
-        """This quantizer and, for a dual one, its second part."""
+        """This quantizer and, for a dual one with two scales, its second part."""
         return [self] if self.rest is None else [self, self.rest]
+
+    @property
+    def form(self) -> str:
+        """How it writes a value: "" as one of the format, "dual" or "dual_shared" as the sum of two."""
+        return "dual_shared" if self.shared else "dual" if self.rest is not None else ""
 
     def state_dict(self) -> dict[str, object]:
         return {"scale": self.scale, "seen": self.seen, "key": self.key}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
+        seen = state["seen"]
+        if isinstance(seen, Tensor) and seen.dtype == torch.float64:
+            self.to(self.scale.device, torch.float64)
         for name in ("scale", "seen", "key"):
             saved, own = state[name], getattr(self, name)
             if isinstance(own, Tensor) and isinstance(saved, Tensor):
@@ -136,63 +181,38 @@ class Quantizer:
         self.started = bool(self.scale != NO_SCALE)
 
 
-def move_scales(quantizers: list[Quantizer]) -> None:
-    """One step of every tracked scale: clamp(e + room - scale, -1, 1), e the exponent of the largest |x| seen.
-
-    A scale that saw nothing but zeros stays. With several processes all take the largest |x| and scale of any.
-    """
-    moving = sorted((q for q in quantizers if q.tracked), key=_counts)
-    if not moving:
-        return
-    device = next((q.scale.device for q in moving if q.scale.device != _CPU), _CPU)
-    for q in moving:
-        if q.scale.device != device:  # it has not seen a tensor yet
-            q.to(device)
-    seen = torch.stack([q.seen for q in moving])
-    scale = torch.stack([q.scale for q in moving])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
-        torch.distributed.all_reduce(scale, torch.distributed.ReduceOp.MAX)
-    alike = [(counts, len(list(same))) for counts, same in itertools.groupby(moving, _counts)]
-    # Filled in where they are needed, since numbers that are sent to a GPU make the host wait for it.
-    room, carry = (torch.cat([scale.new_full((n,), counts[i]) for counts, n in alike]) for i in (0, 1))
-    move = (exponent_of(seen, carry=carry) + room - scale).clamp(-1, 1)
-    moved = torch.where((seen > 0) & (scale != NO_SCALE), scale + move, scale)
-    torch._foreach_copy_([q.scale for q in moving], list(moved.unbind()))
-    torch._foreach_zero_([q.seen for q in moving])
-    # Asking a GPU costs a wait for it, so what may still be without a scale is asked for at steps 1, 2, 4, 8, ...
-    waiting = [q for q in moving if not q.started]
-    for q in waiting:
-        q.steps += 1
-        if q.steps.bit_count() == 1:
-            q.started = bool(q.scale != NO_SCALE)
-
-
-def _counts(quantizer: Quantizer) -> tuple[int, int]:
-    """What is added to the exponent of the largest |x| seen, and to its bits before."""
-    return quantizer.room, quantizer.format.carry(quantizer.rule)
-
-
 # -- what is done to a tensor: each of these is one pass over memory once it is fused ------------------------------
 
 
 def _at_scale(format: Format, x: Tensor, key: Tensor | None, scale: Tensor) -> Tensor:
-    return format.round(x, format.scale_for(scale), key)
+    return _round(format, x, format.scale_for(scale), key)
 
 
 def _seen_and_rounded(format: Format, x: Tensor, key: Tensor | None, scale: Tensor, seen: Tensor) -> Tensor:
-    q = format.round(x, format.scale_for(scale), key)
+    q = _round(format, x, format.scale_for(scale), key)
     _see(x, seen)
     return q
 
 
 def _at_own_scale(format: Format, x: Tensor, key: Tensor | None, room: int, rule: str) -> Tensor:
-    return format.round(x, format.scale_of(x, room=room, rule=rule) if format.scaled else 0, key)
+    return _round(format, x, format.scale_of(x, room=room, rule=rule) if format.scaled else 0, key)
+
+
+def _round(format: Format, x: Tensor, scale: Tensor | int, key: Tensor | None) -> Tensor:
+    """As `format.round`, but infinities stay, and what is finite in float16 does not become infinite there."""
+    if key is not None:  # random bits go by an element's index, not by its place in memory; eager as compiled
+        x = x.contiguous()
+    q = format.round(x, scale, key)
+    if x.dtype == torch.float16:
+        most = torch.full((), torch.finfo(x.dtype).max, device=x.device)
+        scale = scale.reshape(()) if isinstance(scale, Tensor) else scale
+        q = q.clamp(format.ceil(-most, scale).to(x.dtype), format.floor(most, scale).to(x.dtype))
+    return torch.where(x.abs() == math.inf, x, q)
 
 
 def _see(x: Tensor, seen: Tensor) -> None:
     amax = amax_of(x, 0).amax() if x.ndim == 2 and len(x) else amax_of(x)
-    seen.copy_(torch.maximum(seen, amax.float().reshape(())))
+    seen.copy_(torch.maximum(seen, amax.to(seen.dtype).reshape(())))
 
 
 def _plain(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:

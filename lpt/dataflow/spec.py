@@ -25,10 +25,13 @@ class DataFlow:
         scale_rule: when a largest value counts to the octave above (`lpt.formats.Format.carry`): "floor", never;
             "rounded", where rounding it would reach that octave; "ceil"; "rceil".
         room_activation, room_error, room_gradient: octaves of headroom above the largest value.
-        input, last_error: "dual" (the sum of two values of the format), "single", or "fp32" for the network's
-            input and for the error of its last product.
+        input, last_error: "dual" (the sum of two values of the format), "dual_shared" (both at the scale of the
+            first), "single", or "fp32" for the network's input and for the error of its last product.
+        input_arguments: globs of the names of the model's arguments that are activations ("x", "batch.images"); by
+            default the first, and those that enter a product as they are. Integers and truth values never are, nor is
+            what holds infinities at the first pass.
         last: glob of the names of the last products, whose output is not quantized; by default those that the model
-            names as its `last_products`, or else the last linear or convolution in the model's order.
+            names as its `last_products`, or else those whose values enter no other product in the first forward pass.
         rules: mappings with a `pattern` (a glob of module names) and any of activation, error, gradient: what
             matches gets these formats instead; later rules win.
         seed: of stochastic rounding.
@@ -51,6 +54,7 @@ class DataFlow:
     last: str | None = None
     rules: Sequence[Mapping[str, Any]] = ()
     seed: int = 0
+    input_arguments: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for kind in ("activation", "error", "gradient"):
@@ -58,8 +62,10 @@ class DataFlow:
         _choice("scaling", self.scaling, "tracked", "current")
         _choice("scale_rule", self.scale_rule, *RULES)
         _choice("rounding", self.rounding, "nearest", "stochastic")
-        _choice("input", self.input, "dual", "single", "fp32")
-        _choice("last_error", self.last_error, "dual", "single", "fp32")
+        _choice("input", self.input, "dual_shared", "dual", "single", "fp32")
+        _choice("last_error", self.last_error, "dual_shared", "dual", "single", "fp32")
+        if isinstance(self.input_arguments, str):
+            raise ValueError(f"input_arguments={self.input_arguments!r} is not a list of names: write ['x', 'other']")
         for room in ("room_activation", "room_error", "room_gradient"):
             if not isinstance(getattr(self, room), int) or getattr(self, room) < 0:
                 raise ValueError(f"{room}={getattr(self, room)!r}: give octaves of headroom, 0 or more")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..dataflow.edge import PRODUCTS
 from ..dataflow.flow import INPUT, Flow
+from ..dataflow.roles import PRODUCTS
 from ..formats import Format
 
 
@@ -35,7 +35,7 @@ class ExactProducts:
         self._dual: set[str] = set()  # modules whose products run in float32
         self._before: list[tuple[str, bool]] = []  # devices, and whether autocast was on there
         self._handles: list[Any] = []
-        if INPUT in flow.edges and flow.flow.input == "dual":
+        if INPUT in flow.edges and flow.flow.input != "single":
             self._handles.append(flow.model.register_forward_pre_hook(self._see_inputs, with_kwargs=True))
         for name, module in flow.model.named_modules():
             if isinstance(module, PRODUCTS):

@@ -2,14 +2,16 @@
 
 Behind an Edge every activation A is a value of its format at a known scale, so that a byte holds what float32 spends
 four on. Nothing is lost: decoded, the values are the same (a zero loses its sign). Whatever else the graph keeps stays
-as it is: the network's input and its sum of two values, values of formats wider than a byte, results of functions that
-are no modules, indices and masks.
+as it is: the network's input and its sum of two values, values of formats wider than a byte or without a code to spare,
+results of functions that are no modules, indices and masks.
+
+Codes hold no infinity. On a CPU a tensor with an infinity or a nan stays as it is. A GPU would have to wait to know, so
+there all of these take the code of nan, and come back as the one kind that the tensor holds, or as nan if it holds
+more than one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,13 +19,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..dataflow import Flow
-from ..dataflow.edge import KEEPS_GRID
+from ..dataflow.roles import keeps_grid
 from ..formats import Format
-from ..formats.fused import fused
-from ..formats.scaling import times_power_of_two
-from .bf16 import fits
-
-PIECE = 1 << 15  # elements; no more, since torch would wake its threads for each piece
+from .codes import decode, encode, fits_a_byte, mark_of
 
 
 class Packing:
@@ -47,7 +45,7 @@ class Packing:
             root.register_forward_pre_hook(self._begin), root.register_forward_hook(self._end, always_call=True)
         ]  # fmt: skip
         for module in root.modules():
-            if isinstance(module, KEEPS_GRID):
+            if keeps_grid(module):
                 self._handles.append(module.register_forward_pre_hook(self._may_change))
                 self._handles.append(module.register_forward_hook(self._still_on_grid))
 
@@ -77,7 +75,7 @@ class Packing:
 
     def _made(self, q: Tensor, format: Format, scale: Tensor) -> None:
         """An Edge has made `q`, values of `format` at `scale`; told by its quantizer."""
-        if format.bits <= 8 and fits(format) and q.dtype in (torch.float32, torch.bfloat16):
+        if fits_a_byte(format) and q.dtype in (torch.float32, torch.bfloat16):
             self._register(q, _Grid(format, scale.clone(), q.dtype, q._version, self.flow.mode.fused))
 
     def _register(self, q: Tensor, grid: _Grid) -> None:
@@ -90,6 +88,7 @@ class Packing:
         grid = self._grid_of(args[0]) if args and isinstance(args[0], Tensor) else None
         if grid is not None and getattr(module, "inplace", False):
             grid.version = grid.codes = None
+            grid.plain = False
 
     def _still_on_grid(self, module: nn.Module, args: Any, output: Any) -> None:
         grid = self._grid_of(args[0]) if args and isinstance(args[0], Tensor) else None
@@ -125,11 +124,17 @@ class _Grid:
     def __init__(self, format: Format, scale: Tensor, dtype: torch.dtype, version: int | None, fused: bool) -> None:
         self.format, self.scale, self.dtype, self.version, self.fused = format, scale, dtype, version, fused
         self.codes: Tensor | None = None  # of the whole memory; made when first needed
+        self.mark: Tensor | None = None  # what the code of nan stands for
+        self.plain = False  # codes would not hold it
 
-    def encode(self, x: Tensor) -> Tensor:
-        if self.codes is None:
+    def encode(self, x: Tensor) -> Tensor | None:
+        """The codes of x's whole memory; None if it holds what codes do not."""
+        if self.codes is None and not self.plain:
             whole = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
-            self.codes = _encode(self, whole)
+            codes, least, most = encode(self, whole)
+            self.mark = mark_of(least, most)
+            self.plain = x.device.type == "cpu" and self.mark.tolist() != 0
+            self.codes = None if self.plain else codes
         return self.codes
 
 
@@ -145,7 +150,9 @@ class _Kept:
 
     def pack(self, grid: _Grid) -> None:
         if self.tensor is not None and grid.version in (None, self.version) and self.tensor.dtype == grid.dtype:
-            self.codes, self.grid, self.tensor = grid.encode(self.tensor), grid, None
+            codes = grid.encode(self.tensor)
+            if codes is not None:
+                self.codes, self.grid, self.tensor = codes, grid, None
 
     def unpack(self) -> Tensor:
         if self.tensor is not None:
@@ -157,7 +164,7 @@ class _Kept:
                 )
             return self.tensor
         assert self.codes is not None and self.grid is not None and self.place is not None
-        return _decode(self.grid, self.codes).as_strided(*self.place)
+        return decode(self.grid, self.codes).as_strided(*self.place)
 
 
 def _memory(x: Tensor) -> StorageWeakRef:
@@ -168,55 +175,3 @@ def _bytes(same: list[_Kept]) -> int:
     """Of what is kept of one memory: itself once, if anything needs it, and its codes."""
     plain = max((kept.tensor.untyped_storage().nbytes() for kept in same if kept.tensor is not None), default=0)
     return plain + sum({id(k.codes): k.codes.nbytes for k in same if k.codes is not None}.values())
-
-
-@cache
-def _table(format: Format, device: torch.device) -> Tensor:
-    """The code of every bfloat16: a value of at most 8 significant bits is the upper half of its float32."""
-    return format.encode((torch.arange(1 << 16, dtype=torch.int32) << 16).view(torch.float32)).to(device)
-
-
-@cache
-def _values(format: Format, device: torch.device) -> Tensor:
-    """The value of every code, at scale 0."""
-    return format.decode(torch.arange(256, dtype=torch.uint8)).to(device)
-
-
-def _encode(grid: _Grid, x: Tensor) -> Tensor:
-    """As `grid.format.encode`, for x [n] whose values are of the grid already."""
-    codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
-    return _filled(codes, grid.fused, _to_codes, x, _table(grid.format, x.device), grid.scale)
-
-
-def _decode(grid: _Grid, codes: Tensor) -> Tensor:
-    """As `grid.format.decode`, for codes [n]."""
-    x = torch.empty(codes.shape, dtype=grid.dtype, device=codes.device)
-    return _filled(x, grid.fused, _to_values, codes, _values(grid.format, codes.device), grid.scale)
-
-
-def _to_codes(x: Tensor, table: Tensor, scale: Tensor) -> Tensor:
-    bits = times_power_of_two(x.float(), -scale).view(torch.int32) >> 16
-    return torch.index_select(table, 0, bits & 0xFFFF)
-
-
-def _to_values(codes: Tensor, values: Tensor, scale: Tensor) -> Tensor:
-    return torch.index_select(times_power_of_two(values, scale), 0, codes.to(torch.int32))
-
-
-def _filled(out: Tensor, fuse: bool, function: Callable[..., Tensor], x: Tensor, *rest: Tensor) -> Tensor:
-    """`out`, filled with function(x, *rest): in one pass over memory, or by pieces that stay in a processor's cache."""
-    if fuse and x.numel() > 1:  # sizes 0 and 1 would be compiled for
-        _kernel(function)(out, x, *rest)
-        return out
-    piece = PIECE if x.device.type == "cpu" else max(1, x.numel())
-    for part, filled in zip(x.split(piece), out.split(piece), strict=True):
-        filled.copy_(function(part, *rest))
-    return out
-
-
-@cache
-def _kernel(function: Callable[..., Tensor]) -> Callable[..., None]:
-    def run(out: Tensor, x: Tensor, *rest: Tensor) -> None:
-        out.copy_(function(x, *rest))
-
-    return fused(run)

@@ -105,7 +105,8 @@ class Table(Format):
     def _lookup(self, y: Tensor) -> Lookup:
         """In y's dtype, on its device."""
         if (y.dtype, y.device) not in self._lookups:
-            self._lookups[y.dtype, y.device] = self._lookups[y.dtype, _CPU].to(y.device)
+            with torch.inference_mode(False):  # it outlasts the pass that needs it first
+                self._lookups[y.dtype, y.device] = self._lookups[y.dtype, _CPU].to(y.device)
         return self._lookups[y.dtype, y.device]
 
     @staticmethod

@@ -43,9 +43,7 @@ def rivals(
     was = model.training
     model.eval()
     flow = attach_(model, DataFlow(gradient="fp32", input="fp32"))
-    for edge in flow.edges.values():
-        edge.activation = edge.activation and seen("activation")  # type: ignore[assignment]
-        edge.error = edge.error and seen("error")  # type: ignore[assignment]
+    flow.exchange(lambda kind, dual: seen(kind))
     for batch in batches:
         loss(batch).backward()
     flow.remove()

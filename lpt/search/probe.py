@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..dataflow import DataFlow, attach_
-from ..dataflow.edge import HIDES_PRODUCTS, PRODUCTS
 from ..dataflow.quantizer import Mode, Quantizer
+from ..dataflow.roles import HIDES_PRODUCTS, PRODUCTS
 from ..formats import Format
 from ..indicators import angle
 from ..weights.parameters import quantizable
@@ -85,18 +85,14 @@ class Probe:
         self._stance.__enter__()
         flow = attach_(model, DataFlow(gradient="fp32", scaling="current", input="fp32" if self.local else "dual"))
         self.edges = list(flow.edges)
+        self._mode = flow.mode
         self._handles: list[Any] = [flow]
         try:
             self._see_only_what_is_rounded()
         except ValueError:
             self.__exit__()
             raise
-        for edge in flow.edges.values():
-            if edge.error is not None:
-                edge.error = self._errors.rounder(edge.error.rest is not None)  # type: ignore[assignment]
-            if edge.activation is not None:
-                dual = edge.activation.rest is not None
-                edge.activation = None if self.local else self._activations.rounder(dual)  # type: ignore[assignment]
+        flow.exchange(self._rounder)
         if self.local:
             self._handles.append(model.register_forward_pre_hook(self._see_input, with_kwargs=True))
             names = {id(p): name for name, p in self.weights.items()}
@@ -139,6 +135,12 @@ class Probe:
         return angles
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _rounder(self, kind: str, dual: bool) -> Callable[[Tensor, bool], Tensor] | None:
+        """What stands in an Edge for a quantizer."""
+        if kind == "error":
+            return self._errors.rounder(dual)
+        return None if self.local else self._activations.rounder(dual)
 
     def _see_only_what_is_rounded(self) -> None:
         """Take the weights whose products are hidden out of the angle: no format would turn their gradient."""
@@ -193,6 +195,8 @@ class Probe:
 
     def _see_handed(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         """A product that is handed its weight: which one is it?"""
+        if self._mode.tracer is not None:
+            return
         handed = args[1] if len(args) > 1 else kwargs["weight"]
         for name, weight in self.weights.items():
             rows = rows_of(handed, weight)
@@ -201,6 +205,8 @@ class Probe:
 
     def _see_use(self, weight: str, rows: slice = slice(None)) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            if self._mode.tracer is not None:  # the model is only looked at
+                return
             operand = args[0].detach()
             dual = operand.untyped_storage().data_ptr() in self._inputs
             same = [use.operand for use in self._uses if use.operand.data_ptr() == operand.data_ptr()]

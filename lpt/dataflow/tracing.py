@@ -1,0 +1,164 @@
+"""What one forward pass tells: which products are the last ones, and which arguments are operands of products.
+
+*Last* is a product whose values enter no other product, whatever else is done to them; what it does to them is the
+network's *output*. An argument is an activation if it is itself an operand, perhaps after it was moved about.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .places import mapped
+from .products import OPERANDS, hides_products, moves
+
+_PRODUCT = ""  # stands among the sources of a product's result, until an Edge has given it a name
+
+
+@dataclass
+class Traced:
+    """What was seen in one forward pass."""
+
+    called: set[str] = field(default_factory=set)  # Edges that ran
+    products: set[str] = field(default_factory=set)  # Edges behind a product
+    entering: set[str] = field(default_factory=set)  # Edges whose values are operands of a product
+    before: dict[str, set[str]] = field(default_factory=dict)  # Edge -> Edges that its values were made of
+    arguments: set[str] = field(default_factory=set)  # places of arguments that are operands of a product
+
+    def last(self) -> set[str]:
+        """Products from which no way leads to another product."""
+        return self.products - self._closure(self.entering, self.before)
+
+    def output(self, last: set[str]) -> set[str]:
+        """What is made of the `last` products and enters no product."""
+        after: dict[str, set[str]] = {}
+        for name, sources in self.before.items():
+            for source in sources:
+                after.setdefault(source, set()).add(name)
+        return self._closure(last, after) - last - self._closure(self.entering, self.before)
+
+    @staticmethod
+    def _closure(names: set[str], next_ones: dict[str, set[str]]) -> set[str]:
+        found: set[str] = set()
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += next_ones.get(name, ())
+        return found
+
+
+class Tracer(TorchDispatchMode):
+    """Follows values from Edge to Edge, by the memory that they lie in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traced = Traced()
+        self._sources: dict[StorageWeakRef, set[str]] = {}  # Edges, and _PRODUCT, that the values come from
+        self._moved: dict[StorageWeakRef, set[str]] = {}  # arguments whose values these are
+
+    def argument(self, x: Tensor, place: str) -> Tensor:
+        """A copy of an argument, which may be written to, to be followed."""
+        x = x.clone()
+        self._moved[_memory(x)] = {place}
+        return x
+
+    def edge(self, name: str, output: Any) -> Any:
+        """A module's output, as its Edge would replace it."""
+        traced = self.traced
+        traced.called.add(name)
+
+        def see(x: Tensor, path: Any) -> Tensor:
+            if not x.is_floating_point():
+                return x
+            sources = self._sources.get(_memory(x), set())
+            if _PRODUCT in sources:
+                traced.products.add(name)
+            traced.before.setdefault(name, set()).update(sources - {_PRODUCT})
+            x = x.clone()
+            self._sources[_memory(x)] = {name}
+            return x
+
+        return mapped(output, see)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        inputs = _tensors((args, kwargs))
+        if packet in OPERANDS or hides_products(packet):
+            positions = OPERANDS.get(packet, ("hidden",) * len(inputs))
+            operands = [x for at, x in zip(positions, args, strict=False) if at is not None and isinstance(x, Tensor)]
+            for x in operands if packet in OPERANDS else inputs:
+                self.traced.entering |= self._sources.get(_memory(x), set()) - {_PRODUCT}
+                self.traced.arguments |= self._moved.get(_memory(x), set())
+            rest = [x for x in inputs if packet in OPERANDS and not any(x is operand for operand in operands)]
+            sources = {_PRODUCT}.union(*(self._sources.get(_memory(x), ()) for x in rest))
+        else:
+            sources = set().union(*(self._sources.get(_memory(x), ()) for x in inputs))
+        moved = set().union(*(self._moved.get(_memory(x), ()) for x in inputs)) if moves(func) else set()
+        written = [a for a, s in zip(args, func._schema.arguments, strict=False) if s.is_write]
+        for x in _tensors((out, written)):
+            if sources:
+                self._sources.setdefault(_memory(x), set()).update(sources)
+            if moved:
+                self._moved.setdefault(_memory(x), set()).update(moved)
+        return out
+
+
+def trace(model: nn.Module, run: Callable[[Tracer], Any]) -> Traced:
+    """What `run`, given the tracer, shows while it runs the model forward, which is left as it was."""
+    inference = torch.is_inference_mode_enabled()  # there, products would arrive as the functions that were called
+    with (
+        torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled() and not inference),
+        _untouched(model), Tracer() as tracer,
+    ):  # fmt: skip
+        run(tracer)
+    return tracer.traced
+
+
+def can_trace() -> bool:
+    """Whether this forward pass can be run once more: not within a compiler, nor within torch.func's transforms."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Buffers, attributes of modules and random states come back afterwards."""
+    modules = list(model.modules())
+    attributes = [vars(module).copy() for module in modules]
+    buffers = [module._buffers.copy() for module in modules]
+    values = [(b, b.clone()) for own in buffers for b in own.values() if b is not None]
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    state = random.getstate()
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            for module, own, held in zip(modules, attributes, buffers, strict=True):
+                vars(module).clear()
+                vars(module).update(own)
+                module._buffers.clear()
+                module._buffers.update(held)
+            with torch.no_grad():
+                for buffer, value in values:  # batch-norm's change without a new version
+                    if not buffer.is_meta and not torch.equal(buffer, value):
+                        buffer.copy_(value)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [x for x in pytree.tree_leaves(values) if isinstance(x, Tensor) and x.layout == torch.strided]
+
+
+def _memory(x: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(x.untyped_storage())
