@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,6 +70,7 @@ class Part:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     compute: Callable[..., tuple[Words, ...]] | None = None  # arguments as `inputs`; None: a flip-flop
+    parasitic: float = 0.0  # see `library`
 
 
 class Machine:
@@ -87,11 +88,13 @@ class Machine:
         self.steps: list[tuple[Part, list[Net], list[Net]]] = []
         self.state = netlist.outputs[state]
         self.following: dict[Net, Net] = {}
+        self.parasitics: dict[Net, float] = {}  # by the net that a cell drives
         waiting: list[tuple[Part, list[Net], list[Net]]] = []
         for instance in netlist.instances:
             part = parts(instance)
             ins = [net for pin in part.inputs for net in instance.pins.get(pin, ("x",))]
             outs = [net for pin in part.outputs for net in instance.pins.get(pin, ())]
+            self.parasitics |= dict.fromkeys(outs, part.parasitic)
             if part.compute is None:
                 self.following[outs[0]] = ins[0]
             else:
@@ -178,12 +181,3 @@ def toggles(words: Words, apart: int) -> int:
     return int(np.bitwise_count(words[apart:] ^ words[:-apart]).sum()) if hasattr(np, "bitwise_count") else sum(
         int(word).bit_count() for word in words[apart:] ^ words[:-apart]
     )  # fmt: skip
-
-
-def areas(counts: dict[str, int], area: Callable[[str], float]) -> float:
-    return sum(number * area(kind) for kind, number in counts.items())
-
-
-def nets_of(nets: Iterable[Net]) -> list[Net]:
-    """Those that are no constants."""
-    return [net for net in nets if isinstance(net, int)]

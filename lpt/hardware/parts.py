@@ -22,9 +22,9 @@ def of_library(library: Library) -> Any:
             raise ValueError(f"{kind} is no cell of {library.path.name} with one output")
         names = tuple(cell.inputs)
         if cell.data:
-            return Part((cell.data,), (cell.output,))
+            return Part((cell.data,), (cell.output,), None, cell.parasitic)
         function = compiled(cell.function, names)
-        return Part(names, (cell.output,), lambda *values: (function(*values) & ONES,))
+        return Part(names, (cell.output,), lambda *values: (function(*values) & ONES,), cell.parasitic)
 
     return lambda instance: part(instance.kind)
 
