@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .. import formats
-from ..formats import scale_of
 from .figures import energy
 from .library import Library
 from .netlist import Machine, packed
@@ -93,9 +92,7 @@ def encoded(blocks: Blocks, x: Tensor, top: float) -> tuple[Any, Any]:
     parts = x.reshape(len(x), -1, blocks.block)
     largest = parts.abs().amax(-1, keepdim=True)
     if blocks.scale.name == "e8m0":
-        exponent = (
-            scale_of(parts, channel_dim=None) if parts.numel() == 0 else _exponents(largest)
-        ) - format.top_exponent
+        exponent = _exponents(largest) - format.top_exponent
         exponent = exponent.clamp(-127, 127)
         codes = format.encode(torch.ldexp(parts, -exponent))
         return _ranked(blocks, format, codes.reshape(x.shape)), (exponent[..., 0] + 127).numpy().astype(np.int64)

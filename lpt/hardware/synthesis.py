@@ -43,7 +43,7 @@ class Workshop:
         self.folder, self.library, self.tool = folder, library.read(path), yosys.version()
 
     def costs(self, unit: Unit, fresh: bool = False) -> dict[str, Any]:
-        """`gates` (NAND2), `gates_a_product`, `transistors`, `delay` (FO4), `cases` proven, `pairs` of codes among them.
+        """`gates` (NAND2), `gates_a_product`, `transistors`, `delay` (FO4), `cases` proven, `pairs` of codes in them.
 
         Args:
             fresh: whatever is kept.

@@ -21,6 +21,12 @@ from .accumulators import Accumulator, Numbers, Register
 from .operands import Blocks, Operand, blocks
 
 MOST_WAYS = 64
+
+
+class NoUnit(UserError):
+    """Formats, accumulator and ways that are each valid, and do not go together."""
+
+
 Codes = dict[str, Any]  # by port: int64 [ways, n] for a and b, [n] for scales
 
 
@@ -42,12 +48,12 @@ class Unit:
             raise UserError(f"ways={self.ways!r}: give a whole number from 1 to {MOST_WAYS}, the products in a step")
         block = min((x.block for x in (self.a, self.b) if x.block), default=0)
         if block and block % self.ways:
-            raise UserError(
+            raise NoUnit(
                 f"ways={self.ways}: products of one block have one scale, so the ways of {self.formats} must divide "
                 f"its block of {block}"
             )
         if self.accumulator.kind == "fixed" and any(scale.name == "e8m0" for scale in self.scales.values()):
-            raise UserError(
+            raise NoUnit(
                 f"accumulator={self.accumulator}: no fixed point holds sums of {self.formats}, whose scales reach from "
                 "2^-127 to 2^127: give fp:M, or exact"
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from torch.utils import _pytree as pytree
 
 from ..data.places import place
@@ -20,14 +20,12 @@ from ..report.ranking import LABELLED, draw
 from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve
 from ..tasks.task import Task
-from . import saved, summary
+from . import summary
 from .build import build, flag, told, whole
-from .evaluation import stored
-from .experiment import Experiment, make_task, quiet
+from .experiment import quiet
 from .folder import RunFolder, replace, run_name
-from .run import train
 from .terminal import say
-from .training import Training
+from .trained import trained
 
 # The keys of conf/search.yaml that a training does not have.
 OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers")
@@ -59,16 +57,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     if config["batch_size"] is not None:
         whole("batch_size", config["batch_size"], 1)
     resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
-    file = saved.find(config["checkpoint"], key="checkpoint") if config["checkpoint"] else _trained(cfg, choices)
-    names = {"model": str(cfg.model.get("name") or choices["model"]), "data": choices["data"]}
-    if (file.resolve().parents[1] / "config.yaml").is_file():
-        names |= _as_in_its_run(cfg, file)
-    training: Training = build("trainer", cfg.trainer)
-    task = make_task(cfg, training)
-    saved.load(task.model, file)
-    task.batch_size = config["batch_size"] or training.batch_size
-    with told("batch_size"):
-        task.batches_per_epoch(1)
+    task, file, names = trained(cfg, choices, OWN)
     config |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "data", "task")}
     config["checkpoint"] = hashlib.sha256(file.read_bytes()).hexdigest()
     outputs = place(cfg.paths.outputs, "paths.outputs")
@@ -87,37 +76,6 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
         folder.close()
     say(text)
     return text
-
-
-def _trained(cfg: DictConfig, choices: dict[str, str]) -> Path:
-    """The checkpoint of the training that `cfg` describes, which is done first unless it is done already."""
-    own = cfg.copy()
-    with open_dict(own):
-        for key in OWN:
-            own.pop(key)
-        own.resume = True
-    folder = Experiment(own, choices).folder
-    if folder.summary().get("status") != "finished":
-        print("no checkpoint given: the model is trained first", file=sys.stderr)
-        train(own, choices)
-    return saved.find(folder.path)
-
-
-def _as_in_its_run(cfg: DictConfig, file: Path) -> dict[str, str]:
-    """Model, data and task as in the run that wrote `file`, for all that the command line does not choose.
-
-    Returns the names of the model and the data that come from there.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    given = [o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task]
-    run = stored(file)
-    with open_dict(cfg):
-        for group in ("model", "data", "task"):
-            if group not in given:
-                cfg[group] = run[group]
-    known = RunFolder(file.resolve().parents[1]).summary()
-    return {group: known[group] for group in ("model", "data") if group in known and group not in given}
 
 
 def _measure(
