@@ -18,7 +18,7 @@ from typing import Any
 
 from . import figures, library, yosys
 from .measuring import measure
-from .netlist import Machine, Netlist
+from .netlist import Machine
 from .parts import of_library, seven_series
 from .proof import Cases
 from .streams import Stream
@@ -41,6 +41,7 @@ class Workshop:
 
     def __init__(self, folder: Path, path: Path | str | None = None) -> None:
         self.folder, self.library, self.tool = folder, library.read(path), yosys.version()
+        self._last: tuple[Unit, Machine, Cases] | None = None  # of several figures in a row
 
     def costs(self, unit: Unit, fresh: bool = False) -> dict[str, Any]:
         """`gates` (NAND2), `gates_a_product`, `transistors`, `delay` (FO4), `cases` proven, `pairs` of codes in them.
@@ -96,9 +97,11 @@ class Workshop:
         }  # fmt: skip
 
     def _proven(self, unit: Unit) -> tuple[Machine, Cases]:
-        netlist: Netlist = yosys.cells(source(unit), unit.name, self.library)[unit.name]
-        machine = Machine(netlist, of_library(self.library))
-        return machine, self._prove(unit, machine)
+        if self._last is None or self._last[0] != unit:
+            netlist = yosys.cells(source(unit), unit.name, self.library)[unit.name]
+            machine = Machine(netlist, of_library(self.library))
+            self._last = unit, machine, self._prove(unit, machine)
+        return self._last[1:]
 
     @staticmethod
     def _prove(unit: Unit, machine: Machine) -> Cases:

@@ -24,11 +24,13 @@ from . import summary
 from .build import build, flag, told, whole
 from .experiment import quiet
 from .folder import RunFolder, replace, run_name
+from .pricing import Price, pricing
 from .terminal import say
 from .trained import trained
 
 # The keys of conf/search.yaml that a training does not have.
-OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers")
+OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers",
+       "cost", "accumulator", "library")  # fmt: skip
 
 
 class SearchFolder(RunFolder):
@@ -54,6 +56,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     with told("search"):
         check(*(config[key] for key in ("batches", "method", "by", "activation", "top", "confidence", "layers")))
         formats = [format.name for format in resolve(config["formats"])]
+        price, costs = pricing(config)
     if config["batch_size"] is not None:
         whole("batch_size", config["batch_size"], 1)
     resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
@@ -70,7 +73,8 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
         if state == "finished":
             print("this search is finished (resume=false measures afresh)", file=sys.stderr)
         else:
-            _measure(cfg, config, task, formats, folder, file, " on ".join(names.values()), progress, run_id, logger)
+            title = " on ".join(names.values())
+            _measure(cfg, config, task, formats, folder, file, title, progress, run_id, logger, price, costs)
         text = (folder.path / "ranking.txt").read_text(encoding="utf-8")
     finally:
         folder.close()
@@ -80,7 +84,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
 
 def _measure(
     cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[str], folder: SearchFolder, file: Path,
-    title: str, progress: bool, run_id: str, logger: Any,
+    title: str, progress: bool, run_id: str, logger: Any, price: Price, costs: str,
 ) -> None:  # fmt: skip
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
     _begun(cfg, folder, file, title, run_id)
@@ -108,7 +112,7 @@ def _measure(
         with told("search"):
             ranking = search(
                 task.model, [[batch] for batch in batches], loss, formats, **{key: config[key] for key in PASSED},
-                layers_of=LABELLED, journal=journal, watch=watch,
+                layers_of=LABELLED, price=price, costs=costs, journal=journal, watch=watch,
             )  # fmt: skip
     finally:
         watch.close()
@@ -176,14 +180,15 @@ def verdict(ranking: Ranking) -> str:
         f"cost {row.cost.total if row.cost else 0:.0f})"
         for row in found
     ]
-    return f"{', '.join(places)}; costs are a model (lpt/search/cost.py), in gate equivalents, not a synthesis"
+    return f"{', '.join(places)}; costs are {ranking.costs}"
 
 
 def results_of(ranking: Ranking) -> dict[str, Any]:
     """Flat keys for summary.json."""
     results: dict[str, Any] = {
         "best": ranking[0].name, "top": [row.name for row in ranking if row.top], "confidence": ranking.confidence,
-        "evaluations": ranking.evaluations, "exhaustive_evaluations": ranking.exhaustive, "batches": ranking.batches,
+        "costs": ranking.costs, "evaluations": ranking.evaluations,
+        "exhaustive_evaluations": ranking.exhaustive, "batches": ranking.batches,
     }  # fmt: skip
     for name in LABELLED:
         if row := ranking.find(name):

@@ -141,8 +141,8 @@ def _key(streams: Sequence[Stream]) -> str:
 
 def area_table(units: Sequence[Unit], found: Sequence[dict[str, Any]]) -> Table:
     """Area, its parts, delay; each beside the first format with the same accumulator and ways."""
-    columns = ["format", "accumulator", "ways", "bits", "gates", "a product", "to the first", *PARTS, "delay (FO4)",
-               "transistors"]  # fmt: skip
+    columns = ["format", "accumulator", "ways", "bits", "gates", "a product", "to the first",
+               *(f"{part} gates" for part in PARTS), "delay (FO4)", "transistors"]  # fmt: skip
     fpga = any(each["slices"] for each in found)
     columns += ["LUTs", "CARRY4", "FFs"] * fpga + ["cases proven", "Verilog"]
     first: dict[tuple[str, int], float] = {}

@@ -41,6 +41,16 @@ class Cost:
         return self.multiplier + self.exponent + self.alignment + self.accumulator + self.decoder
 
 
+@dataclass(frozen=True)
+class Gates:
+    """Gate equivalents of one multiplier-accumulator by a synthesis, which knows the whole alone."""
+
+    total: float
+
+
+Priced = Cost | Gates
+
+
 def cost(format: Format) -> Cost:
     """The cost of `format`, of at most 256 values or an octave list.
 
