@@ -11,8 +11,8 @@ For a format whose values are significand * 2^p, with significands of at most v 
 
 W is the width of the largest product in units of the smallest, and GUARD bits so that 2^(GUARD - 1) of them can be
 summed. An integer has P = 1, and neither exponent nor alignment. Costs are in NAND2
-equivalents; AND is the library's, the other constants are a least-squares fit, by relative error, to the syntheses of
-the search's 501 formats with exact accumulators (docs/hardware.md tells how well it fits). The order of formats depends
+equivalents; AND and EXPONENT (an adder's bit) are those of typical cells, the other constants are a least-squares fit,
+by relative error, to the syntheses of the search's 501 formats with exact accumulators (docs/hardware.md says how good). The order of formats depends
 on the accumulator: with one that rounds, ask for a synthesis. What both leave out: wires, pipelining, memory (which
 `bits` tells).
 """
@@ -25,7 +25,7 @@ from itertools import pairwise
 
 from ..formats import Format, Octaves, Posit
 
-AND, FA, EXPONENT, MUX, ADD, COMPARE, REGIME = 1.33, 7.0, 10.0, 0.93, 14.4, 0.8, 5.0
+AND, FA, EXPONENT, MUX, ADD, COMPARE, REGIME = 1.33, 6.0, 6.0, 0.94, 14.4, 0.8, 3.5
 GUARD = 10
 
 
