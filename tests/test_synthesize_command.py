@@ -21,6 +21,8 @@ from lpt.hardware.measuring import coded, encoded, fits
 from lpt.hardware.operands import blocks
 from lpt.hardware.streams import STREAMS, Stream, collect
 from lpt.hardware.unit import Unit
+from lpt.reproductions.hardware import costs
+from lpt.reproductions.plan import Plan
 from lpt.runs.run import main
 from lpt.runs.searching import rank
 from lpt.runs.synthesizing import listed, ratio, synthesize
@@ -86,6 +88,24 @@ def test_a_search_with_syntheses_as_costs(tmp_path: Path, capfd: pytest.CaptureF
     assert float(costs["int3"]) == pytest.approx(own, abs=0.06) and costs["fp16"] == ""
     told = json.loads((folder / "summary.json").read_text())["costs"]
     assert "accumulator fixed:14" in told and yosys.version() in told
+
+
+@needs_pyosys
+def test_the_table_says_where_the_papers_claim_holds_and_where_it_turns(tmp_path: Path) -> None:
+    plan = Plan.read("hardware_cost", "smoke")
+    plan.outputs = tmp_path
+    plan.options = {"formats": ["fp134", "fp143", "log4*fp134"], "accumulators": ["exact", "fixed:24"]}
+    (model, beside, claim), (figure,), notes = costs(plan, [])
+    assert [row[0] for row in model.rows] == ["fp134", "fp143"] and yosys.version() in notes[0]
+    assert [row[-1] for row in claim.rows] == ["FP134 costs less: the claim holds", "FP143 costs less: the claim turns"]
+    assert beside.rows[2][1] is None and beside.rows[0][3] == "1.00"
+    assert [series.label for series in figure.series] == ["model (exact)", "exact", "fixed:24"]
+
+
+def test_without_pyosys_the_table_has_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yosys.util, "find_spec", lambda name: None)
+    tables, figures, notes = costs(Plan.read("hardware_cost", "smoke"), [])
+    assert len(tables) == len(figures) == 1 and "pip install" in notes[0]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def synthesize(cfg: DictConfig, choices: dict[str, str]) -> str:
     notes = [
         f"{workshop.tool}; library {workshop.library.path.name}, hash {workshop.library.hash}",
         "gates: NAND2 equivalents, flip-flops included, mapped for area; delay: in FO4, by logical effort; parts are "
-        "synthesized one by one, so that their sum is a little above the whole",
+        "synthesized one by one, so that their sum is above the whole (a little; much, where a floating accumulator "
+        "has more bits than it needs)",
         f"areas within {TIE:.0%} of each other are a tie",
         *([f"tensors: {source}"] if streams else []), *absent,
     ]  # fmt: skip

@@ -10,11 +10,10 @@ For a format whose values are significand * 2^p, with significands of at most v 
     decoder      2 operands; see `_decoder`      for formats whose significand changes its width
 
 W is the width of the largest product in units of the smallest, and GUARD bits so that 2^(GUARD - 1) of them can be
-summed. An integer has P = 1, and neither exponent nor alignment. Costs are in NAND2
-equivalents; AND and EXPONENT (an adder's bit) are those of typical cells, the other constants are a least-squares fit,
-by relative error, to the syntheses of the search's 501 formats with exact accumulators (docs/hardware.md says how good). The order of formats depends
-on the accumulator: with one that rounds, ask for a synthesis. What both leave out: wires, pipelining, memory (which
-`bits` tells).
+summed. An integer has P = 1, and neither exponent nor alignment. Costs are in NAND2 equivalents; AND and EXPONENT (an
+adder's bit) are those of typical cells, the other constants are a least-squares fit, by relative error, to syntheses of
+the search's 501 formats with exact accumulators (docs/hardware.md says how good). The order of formats depends on the
+accumulator: with one that rounds, ask for a synthesis. What both leave out: wires, pipelining, memory (`bits` tells).
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ def _decoder(format: Format) -> float:
     bits = format.bits - 1
     if isinstance(format, Octaves):
         return sum(a != b for a, b in pairwise(_before_tail(format.valid_bits))) * bits * COMPARE
-    return bits * _log2(bits) * REGIME if isinstance(format, Posit) else 2 ** format.bits * COMPARE
+    return bits * _log2(bits) * REGIME if isinstance(format, Posit) else 2**format.bits * COMPARE
 
 
 def _before_tail(valid: tuple[int, ...]) -> tuple[int, ...]:
