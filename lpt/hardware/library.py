@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..data.places import place
 from ..errors import UserError
 
 OWN = Path(__file__).with_name("cells.lib")
@@ -122,7 +123,7 @@ def read(path: Path | str | None = None) -> Library:
     Raises:
         UserError: no such file, no NAND2 in it, or no plain flip-flop.
     """
-    file = OWN if path is None else Path(path)
+    file = OWN if path is None else place(path, "library")
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from ..data.places import place
 from ..errors import UserError
 from ..formats import Format
 from ..hardware.accumulators import Accumulator
@@ -34,14 +34,18 @@ def pricing(config: dict[str, Any]) -> tuple[Price, str]:
             raise UserError("the model knows the exact accumulator alone, and no library: give cost=synthesis as well")
         return cost, MODEL
     Accumulator.read(accumulator)
-    workshop = Workshop(Path(config["paths"]["outputs"]) / "synthesis", config["library"])
+    workshop = Workshop(place(config["paths"]["outputs"], "paths.outputs") / "synthesis", config["library"])
     done = itertools.count(1)
 
     def price(format: Format) -> Priced | None:
         if format.bits > 8:
             return None  # no unit is made for it
         unit = Unit.read(format.name, accumulator)
-        print(f"\rsynthesis {next(done)}: {unit.name:<60}", end="", file=sys.stderr, flush=True)
+        number = next(done)
+        if sys.stderr.isatty():
+            print(f"\rsynthesis {number}: {unit.name:<60}", end="", file=sys.stderr, flush=True)
+        elif number % 50 == 1:
+            print(f"synthesis {number}: {unit.name}", file=sys.stderr, flush=True)
         return Gates(workshop.costs(unit)["gates"])
 
     return price, f"syntheses ({workshop.tool}, library {workshop.library.hash}) with the accumulator {accumulator}"

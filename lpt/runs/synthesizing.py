@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ..data.places import place
 from ..errors import UserError
 from ..hardware.figures import PARTS
 from ..hardware.streams import KINDS, Stream, collect
@@ -22,6 +22,7 @@ from .build import flag, told, whole
 from .experiment import quiet
 from .folder import replace
 from .messages import top_level
+from .terminal import say
 from .trained import trained
 
 # The keys of conf/synthesize.yaml that a training does not have.
@@ -56,7 +57,7 @@ def synthesize(cfg: DictConfig, choices: dict[str, str]) -> str:
     if cfg.batch_size is not None:
         whole("batch_size", cfg.batch_size, 1)
     units, absent = _units(cfg)
-    folder = Path(cfg.paths.outputs) / "synthesis"
+    folder = place(cfg.paths.outputs, "paths.outputs") / "synthesis"
     with told("synthesize"):
         workshop = Workshop(folder, cfg.library)
     streams, source = _streams(cfg, choices) if tensors else ([], "")
@@ -86,7 +87,7 @@ def synthesize(cfg: DictConfig, choices: dict[str, str]) -> str:
     for index, table in enumerate(tables, 1):
         replace(stem.with_name(stem.name + (f"-{index}" if index > 1 else "") + ".csv"), to_csv(table))
     replace(stem.with_suffix(".md"), text)
-    print(f"{text}\neverything: {folder}/ ({stem.name}.md, .csv; Verilog and figures of each unit)")
+    say(f"{text}\neverything: {folder}/ ({stem.name}.md, .csv; Verilog and figures of each unit)")
     return text
 
 
