@@ -2,6 +2,7 @@
 
 RUN is the folder of a run (its last checkpoint is taken) or a checkpoint's file (.../checkpoints/best.ckpt).
 Without more, formats and weights are the run's own. `weights=` rounds the run's full-precision masters to nearest.
+A language model also writes: sample=200 (tokens) [temperature=0.8] [seed=1] [prompt="The "].
 Exit code: 0 done, 2 a mistake in the command.
 """
 
@@ -26,15 +27,21 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
-    from lpt.runs.evaluation import evaluate
+    from lpt.runs.evaluation import metrics, prepared
+    from lpt.runs.sampling import Wish
 
     show_anything()
     try:
-        metrics = evaluate(arguments[0], arguments[1:])
+        wish, overrides = Wish.among(arguments[1:])
+        task = prepared(arguments[0], overrides)
+        text = wish.of(task) if wish else ""
+        figures = metrics(task)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {readable(error)}", file=sys.stderr)
         return 2
-    say("\n".join(f"{name:<14} {value:.6g}" for name, value in metrics.items()))
+    say("\n".join(f"{name:<14} {value:.6g}" for name, value in figures.items()))
+    if wish:
+        say(f"\n{text}")
     return 0
 
 

@@ -47,6 +47,7 @@ def quantizes(cfg: DictConfig) -> None:
 SENTENCE = torch.ones(1, 3, dtype=torch.int64)
 OTHERS: dict[str, tuple[dict[str, int], tuple[torch.Tensor, ...]]] = {
     "lpt.models.LSTMLanguageModel": ({"vocabulary": 7}, (SENTENCE,)),
+    "lpt.models.GPT": ({"vocabulary": 7}, (SENTENCE,)),
     "lpt.models.Transformer": ({"vocabulary": 7, "pad": 0}, (SENTENCE, SENTENCE)),
     "lpt.models.SSDLite": ({"classes": 6}, (torch.zeros(1, 3, 320, 320),)),  # and the background
 }

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import first
-from .lines import TextFolder, bpe, held_out
+from .lines import TextFolder, held_out
+from .tokens import KINDS, UNKNOWN, Tokens
 
-END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
 HELD_OUT_EVERY = 10  # paragraphs, in pydoc
 # What a user must put where.
 _LAYOUTS = {
@@ -49,6 +49,16 @@ class Text:
         length = len(self.tokens) // count
         return Columns(self.tokens[: length * count].view(count, length), steps)
 
+    def windows(self, steps: int) -> Windows:
+        """The text cut into pieces of `steps` tokens, each an example of its own.
+
+        Raises:
+            UserError: a text too short for one.
+        """
+        if len(self.tokens) <= steps:
+            raise UserError(f"a text of {len(self.tokens)} tokens is too short for task.bptt={steps}: lower it")
+        return Windows(self.tokens, steps)
+
 
 class Columns:
     """A split of (tokens, the tokens that follow them), both int64 (N, T): one example is one column's next stretch.
@@ -76,25 +86,56 @@ class Columns:
         return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
+class Windows:
+    """A split of (tokens, the tokens that follow them), both int64 (N, T), for models that remember nothing.
+
+    Example e begins at token e * steps; for training, up to steps - 1 tokens later, each time by chance. The text's
+    last tokens, too few for an example, are left out, but for training.
+    """
+
+    prefetch = 0
+
+    def __init__(self, tokens: Tensor, steps: int) -> None:
+        self.tokens = tokens
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return (len(self.tokens) - 1) // self.steps
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """With a generator, for training."""
+        starts = indices * self.steps
+        if generator is not None:
+            later = torch.randint(self.steps, starts.shape, generator=generator)
+            starts = (starts + later).clamp(max=len(self.tokens) - 1 - self.steps)
+        rows = self.tokens[starts[:, None] + torch.arange(self.steps + 1)]
+        return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
 @dataclass(frozen=True)
 class TextData:
     """A corpus for language modelling.
 
     Args:
         name: short, as in `data=`.
-        vocabulary: the tokens; token i of the splits is `vocabulary[i]`.
+        tokens: the vocabulary, which turns text into tokens and back.
         train, val: the splits; `test`, if there is one, is touched by no training run.
         source: one line: what the text is.
     """
 
     name: str
-    vocabulary: Sequence[str]
+    tokens: Tokens
     train: Text
     val: Text
     source: str
     test: Text | None = None
 
     unit = "tokens"
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Token i of the splits is `vocabulary[i]`."""
+        return self.tokens.vocabulary
 
     def model_arguments(self) -> dict[str, Any]:
         """What a model must know."""
@@ -121,13 +162,14 @@ def text(
 
     Each line ends in the token <eos>, so that an empty line is one token. With `tokens="words"`, words are what blanks
     separate, the vocabulary is that of the training text in the order in which it occurs, and other words of the
-    held-out texts become <unk>. With `tokens="bpe"`, nothing is unknown (and perplexities are other ones).
+    held-out texts become <unk>; `tokens="characters"` does the same with characters, blanks among them. With
+    `tokens="bpe"`, nothing is unknown. Perplexities of different tokens do not compare.
 
     Args:
         name: ptb and wikitext2 tell what to download.
         path: the folder.
         train, val, test: files in it; `test` may be None.
-        tokens: words or bpe (subwords, the vocabulary trained on the training text).
+        tokens: words, characters or bpe (subwords, the vocabulary trained on the training text).
         vocabulary_size: of bpe.
         train_limit: only the first so many training tokens (the vocabulary is of the whole text).
         cache: see `lpt.data.lines.bpe`.
@@ -171,46 +213,23 @@ def pydoc(
 
 
 def _check_tokens(tokens: str) -> None:
-    if tokens not in _ENCODERS:
-        raise UserError(f"data.tokens={tokens!r} is not one of {', '.join(_ENCODERS)}")
+    if tokens not in KINDS:
+        raise UserError(f"data.tokens={tokens!r} is not one of {', '.join(KINDS)}")
 
 
 def _corpus(
     name: str, parts: dict[str, list[str]], where: str, tokens: str, vocabulary_size: int, train_limit: int | None,
     cache: str | None,
 ) -> TextData:  # fmt: skip
-    encoded, vocabulary, note = _ENCODERS[tokens](parts, vocabulary_size, cache)
+    made = KINDS[tokens](parts["train"], vocabulary_size, cache)
+    encoded = {part: made.of_lines(lines) for part, lines in parts.items()}
     for part, ids in encoded.items():
         if len(ids) < 2:
             raise UserError(f"the {part} text in {where} has {len(ids)} tokens: it needs at least two")
     limit = first(len(encoded["train"]), train_limit, "tokens", least=2)
     splits = {part: Text(ids[:limit] if part == "train" else ids) for part, ids in encoded.items()}
+    note = f"{len(made.vocabulary)} {made.kind} of the training text"
+    if strange := len(made.unknown(parts["val"])):
+        note += f"; {strange} tokens of val became {UNKNOWN}"
     note = f"{where}, {note}" if name == "pydoc" else note
-    return TextData(name, vocabulary, splits["train"], splits["val"], note, splits.get("test"))
-
-
-Encoded = tuple[dict[str, Tensor], list[str], str]
-
-
-def _words(parts: dict[str, list[str]], size: int, cache: str | None) -> Encoded:
-    words = {part: [w for line in lines for w in (*line.split(), END_OF_LINE)] for part, lines in parts.items()}
-    ids = {word: i for i, word in enumerate(dict.fromkeys([*words["train"], UNKNOWN]))}
-    unknown = ids[UNKNOWN]
-    encoded = {part: torch.tensor([ids.get(w, unknown) for w in each]) for part, each in words.items()}
-    strange = sum(w not in ids for w in words["val"])
-    note = f"{len(ids)} words of the training text" + (f"; {strange} tokens of val became {UNKNOWN}" if strange else "")
-    return encoded, list(ids), note
-
-
-def _subwords(parts: dict[str, list[str]], size: int, cache: str | None) -> Encoded:
-    tokenizer = bpe(parts["train"], size, cache)
-    end = tokenizer.token_to_id(END_OF_LINE)
-    encoded = {
-        part: torch.tensor([i for line in tokenizer.encode_batch(lines) for i in (*line.ids, end)])
-        for part, lines in parts.items()
-    }
-    vocabulary = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
-    return encoded, vocabulary, f"{len(vocabulary)} subwords of the training text"
-
-
-_ENCODERS = {"words": _words, "bpe": _subwords}
+    return TextData(name, made, splits["train"], splits["val"], note, splits.get("test"))

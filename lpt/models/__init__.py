@@ -1,4 +1,4 @@
-"""Models: ResNets, an LSTM, a Transformer and a detector of our own, and any classifier of timm or torchvision.
+"""Models: ResNets, an LSTM, a GPT, a Transformer and a detector of our own, and any classifier of timm or torchvision.
 
 They are plain modules in which everything that makes new values is a module, so that hooks can quantize it. Open
 `resnet` first; `visible` does the same for other people's models, by `tracing`. timm and torchvision are imported when
@@ -6,10 +6,11 @@ one of theirs is asked for (`external`).
 """
 
 from .external import timm, torchvision
+from .gpt import GPT
 from .lstm import LSTMLanguageModel
 from .resnet import ResNet
 from .ssdlite import SSDLite
 from .transformer import Transformer
 from .visible import Visible, visible
 
-__all__ = ["LSTMLanguageModel", "ResNet", "SSDLite", "Transformer", "Visible", "timm", "torchvision", "visible"]
+__all__ = ["GPT", "LSTMLanguageModel", "ResNet", "SSDLite", "Transformer", "Visible", "timm", "torchvision", "visible"]

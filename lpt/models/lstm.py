@@ -30,6 +30,10 @@ class State:
         """The same values, cut off from the graph: here truncated back-propagation ends."""
         return State(tuple(h.detach() for h in self.h), tuple(c.detach() for c in self.c))
 
+    def parts(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What `State(*parts)` is made of again, for a checkpoint."""
+        return self.h, self.c
+
 
 class Gates(nn.Module):
     """Sigmoid of the input, forget and output gates, tanh of the cell's input: [N, 4 H] -> [N, 4 H]."""
@@ -114,6 +118,8 @@ class LSTMLanguageModel(nn.Module):
     Raises:
         UserError: numbers below 1, or a dropout outside [0, 1).
     """
+
+    state = State  # what it hands on
 
     def __init__(
         self, vocabulary: int, width: int = 650, layers: int = 2, dropout: float = 0.5, tied: bool = True

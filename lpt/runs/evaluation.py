@@ -24,7 +24,12 @@ GROUPS = ("format", "weights")
 
 
 def evaluate(run: str, overrides: list[str]) -> dict[str, float]:
-    """The validation metrics of a run's last checkpoint, or of a checkpoint's file.
+    """The validation metrics of a run: `metrics` of what `prepared` gives."""
+    return metrics(prepared(run, overrides))
+
+
+def prepared(run: str, overrides: list[str]) -> Task:
+    """The task of a run with the network of its last checkpoint, or of a checkpoint's file, ready to be evaluated.
 
     With the run's own weights scheme, the quantized weights are those of the run. With another one (`weights=`), they
     are its masters, rounded to nearest, while batch-norm statistics stay those that belong to the run's own. Scales of
@@ -52,7 +57,8 @@ def evaluate(run: str, overrides: list[str]) -> dict[str, float]:
             quantization.make_weights(task.model)
         flow = attach_(task.model, quantization.make_flow)
     take_scales(flow, saved.callback_state(state, "Quantization"), task)
-    return metrics(task)
+    task.model.eval()
+    return task
 
 
 def stored(file: Path) -> DictConfig:
