@@ -25,7 +25,7 @@ from lpt.data.text import Text
 from lpt.data.tokens import characters, words
 from lpt.dataflow.audit import Audit
 from lpt.errors import UserError
-from lpt.models import GPT
+from lpt.models import GPT, LSTMLanguageModel
 from lpt.models.gpt import Rotary, turns
 from lpt.runs.sampling import Wish
 from lpt.tasks.language import LanguageModelling
@@ -281,10 +281,13 @@ def test_words_come_back_with_single_blanks() -> None:
 # -- the task ----------------------------------------------------------------------------------------------------------
 
 
+COMMON: dict[str, Any] = {"optimizer": partial(torch.optim.SGD, lr=1.0), "scheduler": constant, "seed": 0}
+
+
 def language(folder: Path, context: int = 12, **more: Any) -> LanguageModelling:
     data = text(path=str(write_text(folder)), tokens="characters")
     model = gpt(**data.model_arguments(), context=context)
-    common = {"optimizer": partial(torch.optim.SGD, lr=1.0), "scheduler": constant, "seed": 0, "bptt": 8}
+    common = {**COMMON, "bptt": 8}
     return LanguageModelling(model, data, **{**common, "batch_size": 4, "eval_batch_size": 5, **more})  # type: ignore
 
 
@@ -325,6 +328,20 @@ def test_a_sample_follows_its_prompt(tmp_path: Path) -> None:
         task.sample(1, prompt="a ü$")
 
 
+def test_what_remembers_reads_on_while_it_writes(tmp_path: Path) -> None:
+    data = text(path=str(write_text(tmp_path)))
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(width=8, **data.model_arguments())
+    task = LanguageModelling(model, data, **COMMON, batch_size=4, eval_batch_size=4).eval()
+    tokens = data.tokens.encode("a dog")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(4)  # so that what is long ago counts
+        for _ in range(12):
+            tokens.append(int(model(torch.tensor([tokens]))[0][0, -1].argmax()))
+    assert task.sample(12, 0.0, prompt="a dog") == data.tokens.decode(tokens)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -346,6 +363,8 @@ def test_a_wish_among_other_arguments() -> None:
     wish, others = Wish.among(["format=int8", "prompt=a = b, 'c'", "sample=5"])
     assert wish == Wish(5, 1.0, 0, "a = b, 'c'") and others == ["format=int8"]
     assert Wish.among(["format=int8"]) == (None, ["format=int8"])
+    with pytest.raises(UserError, match="sample=5: Identity goes on from no prompt, task=language does"):
+        wish.of(nn.Identity())  # type: ignore[arg-type]
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
