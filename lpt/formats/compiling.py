@@ -35,9 +35,10 @@ class Job:
 
     key: str
     folder: Path
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
     constants: tuple[Any, ...]
     tensors: tuple[tuple[torch.dtype, tuple[int, ...]] | None, ...]  # dtype and shape of each argument
+    fixed: tuple[int, ...]  # arguments whose sizes are compiled in
     device: str
     parallel: bool
 
@@ -136,7 +137,7 @@ class _Definition(nn.Module):
         super().__init__()
         self.job = job
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor) -> Any:
         given = iter(tensors)
         return self.job.function(*self.job.constants, *(spec and next(given) for spec in self.job.tensors))
 
@@ -150,7 +151,9 @@ def build(job: Job, package: Path) -> None:
     from torch._inductor import aoti_compile_and_package
 
     tensors = examples(job, SIZES[job.parallel])
-    dims = tuple({d: torch.export.Dim.AUTO for d, n in enumerate(t.shape) if n > 1} for t in tensors)
+    places = [i for i, spec in enumerate(job.tensors) if spec is not None]
+    free = [{d: torch.export.Dim.AUTO for d, n in enumerate(t.shape) if n > 1} for t in tensors]
+    dims = tuple({} if i in job.fixed else own for i, own in zip(places, free, strict=True))
     with torch.no_grad():
         program = torch.export.export(_Definition(job), tuple(tensors), dynamic_shapes=(dims,))
     threads = {"cpp.dynamic_threads": True} if job.parallel else {"cpp.threads": 1}
@@ -158,8 +161,9 @@ def build(job: Job, package: Path) -> None:
     run = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1).run  # type: ignore[attr-defined]
     for sizes in CHECKED:
         plain, compiled = (examples(job, sizes) for _ in range(2))
-        expected = [_Definition(job)(*plain), *plain]
-        got = [run(compiled)[0], *compiled]
+        found = _Definition(job)(*plain)
+        expected = [*(found if isinstance(found, tuple) else (found,)), *plain]
+        got = [*run(compiled), *compiled]
         if not all(_same(a, b) for a, b in zip(expected, got, strict=True)):
             raise RuntimeError(f"compiled code gives other bits than its definition {job.function.__qualname__}")
 
@@ -167,13 +171,14 @@ def build(job: Job, package: Path) -> None:
 def examples(job: Job, sizes: tuple[int, ...]) -> list[Tensor]:
     """Tensors as the job takes them, of other sizes: the same numbers at each call."""
     random = torch.Generator().manual_seed(0)
-    shapes = [spec[1] for spec in job.tensors if spec is not None]
+    shapes = [spec[1] for i, spec in enumerate(job.tensors) if spec is not None and i not in job.fixed]
     distinct = list(dict.fromkeys(n for shape in shapes for n in shape if n > 1))
     size = {n: sizes[i] for i, n in enumerate(distinct)} | {1: 1}
     found = []
-    for spec in job.tensors:
+    for i, spec in enumerate(job.tensors):
         if spec is not None:
-            found.append(_example(spec[0], [size[n] for n in spec[1]], random).to(job.device))
+            shape = list(spec[1]) if i in job.fixed else [size[n] for n in spec[1]]
+            found.append(_example(spec[0], shape, random).to(job.device))
     return found
 
 

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from . import compiling
+from .fused import fused
 from .shelf import Shelf, Unkeyable
 
+ROW = 1024  # elements that a block of a GPU's threads takes at once
 PARALLEL = 1 << 15  # elements from which on several threads are faster than one
-Run = Callable[[tuple[Any, ...]], Tensor]
+Run = Callable[[tuple[Any, ...]], Any]
 
 
 class Library:
@@ -44,17 +46,18 @@ class Library:
         self._answered = threading.Condition()
         self._compiler: compiling.Compiler | None = None
 
-    def kernel(self, function: Callable[..., Tensor], *constants: Any) -> Kernel:
+    def kernel(self, function: Callable[..., Any], *constants: Any, fixed: tuple[int, ...] = ()) -> Kernel:
         """The kernel of `function(*constants, *tensors)`, one for each function and constants.
 
         Args:
             function: of a module, so that the child process finds it. It takes contiguous tensors or None behind
-                the constants, returns a tensor, and may write into those that it takes.
+                the constants, returns a tensor or several, and may write into those that it takes.
             constants: numbers, strings, formats, schemes: whatever `shelf.describe` can tell apart.
+            fixed: positions of tensors whose sizes are compiled in, such as tables.
         """
         own = (function, *((type(constant), constant) for constant in constants))
         if own not in self._kernels:
-            self._kernels[own] = Kernel(self, function, constants)
+            self._kernels[own] = Kernel(self, function, constants, fixed)
         return self._kernels[own]
 
     @property
@@ -104,33 +107,50 @@ class Library:
             self._answered.notify_all()
 
 
+def flat(x: Tensor) -> Tensor | None:
+    """The memory of x as it lies, a view [n]; None if it has gaps, or holds one value for several elements."""
+    if x.is_contiguous():
+        return x.view(-1)
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.as_strided((x.numel(),), (1,))
+    dense = x.numel() > 0 and torch.empty_like(x, device="meta").stride() == x.stride()
+    return x.as_strided((x.numel(),), (1,)) if dense else None
+
+
 class Kernel:
     """One function over some constants, as the library has it for each variant of its arguments."""
 
-    def __init__(self, library: Library, function: Callable[..., Tensor], constants: tuple[Any, ...]) -> None:
-        self.library, self.function, self.constants = library, function, constants
+    def __init__(
+        self, library: Library, function: Callable[..., Any], constants: tuple[Any, ...], fixed: tuple[int, ...] = ()
+    ) -> None:
+        self.library, self.function, self.constants, self.fixed = library, function, constants, fixed
         self._runs: dict[tuple[Any, ...], Run | None] = {}
         self._keys: dict[tuple[Any, ...], str] = {}
 
-    def __call__(self, *args: Tensor | None) -> Tensor:
+    def __call__(self, *args: Tensor | None) -> Any:
         """`function(*constants, *args)`; tensors are contiguous and on one device."""
-        variant: list[Any] = [torch.get_num_threads() > 1 and args[0].numel() >= PARALLEL]  # type: ignore[union-attr]
+        elements = args[0].numel()  # type: ignore[union-attr]
+        if elements < 2:  # (no elements would take the sizes of another variant; one is a variant that nobody needs)
+            return self.function(*self.constants, *args)
+        variant: list[Any] = [elements >= PARALLEL and torch.get_num_threads() > 1]
         for arg in args:
             if arg is None:
                 variant.append(None)
             else:
                 variant += (arg.dtype, arg.device, *[n == 1 for n in arg.shape])
+        for i in self.fixed:
+            variant.append(args[i].shape)  # type: ignore[union-attr]
         chosen = tuple(variant)
         run = self._runs.get(chosen) or self._find(chosen, args)
-        if run is None or 0 in args[0].shape:  # type: ignore[union-attr]
-            return self.function(*self.constants, *args)
-        return run(args)
+        return self.function(*self.constants, *args) if run is None else run(args)
 
     def _find(self, variant: tuple[Any, ...], args: tuple[Tensor | None, ...]) -> Run | None:
         if variant in self._runs:
             return None  # known to stay eager
-        if 0 in args[0].shape:  # type: ignore[union-attr]
-            return None
+        device = args[0].device.type  # type: ignore[union-attr]
+        if device != "cpu":
+            self._runs[variant] = self._by_torch() if device == "cuda" else None
+            return self._runs[variant]
         if variant not in self._keys:
             try:
                 key = self.library.shelf.key(self.function, self.constants, variant)
@@ -148,17 +168,27 @@ class Kernel:
         self._runs[variant] = _runner(loader)
         return self._runs[variant]
 
+    def _by_torch(self) -> Run:
+        """On a GPU, where ahead-of-time code has not been tried: torch.compile, in this process."""
+        function, constants = self.function, self.constants
+
+        def definition(*args: Tensor | None) -> Any:
+            return function(*constants, *args)
+
+        once = fused(definition, ROW)
+        return lambda args: once(*args)
+
     def _job(self, key: str, parallel: bool, args: tuple[Tensor | None, ...]) -> compiling.Job:
         tensors = tuple(None if arg is None else (arg.dtype, tuple(arg.shape)) for arg in args)
-        device = args[0].device.type  # type: ignore[union-attr]
-        return compiling.Job(key, self.library.shelf.folder, self.function, self.constants, tensors, device, parallel)
+        folder = self.library.shelf.folder
+        return compiling.Job(key, folder, self.function, self.constants, tensors, self.fixed, "cpu", parallel)
 
 
 def _runner(loader: Any) -> Run:
     run = loader.run
 
-    def call(args: tuple[Any, ...]) -> Tensor:
-        found: Tensor = run([arg for arg in args if arg is not None])[0]
-        return found
+    def call(args: tuple[Any, ...]) -> Any:
+        found = run([arg for arg in args if arg is not None])
+        return found[0] if len(found) == 1 else tuple(found)
 
     return call
