@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import lpt
 from lpt.formats import get
 from lpt.weights import QuantizedWeights
 from lpt.weights.closures import run_first, why_not
@@ -42,7 +43,7 @@ def make(seed: int = 0) -> nn.Sequential:
 
 
 def attach(model: nn.Module, optimizer: torch.optim.Optimizer, scheme: str = "int4") -> QuantizedWeights:
-    """As `attach_weights_` does it, with closures."""
+    """As `attach_weights_` does it, which refuses LBFGS before that."""
     weights = QuantizedWeights(model, scheme)
     optimizer.register_step_pre_hook(
         lambda opt, args, kwargs: run_first(opt, args, kwargs, lambda: weights.swap_in(opt), weights.restore)
@@ -59,7 +60,7 @@ def steps(name: str, way: str, count: int = 3) -> dict[str, Tensor]:
         for layer in model[::2]:
             layer.weight.requires_grad_()
     optimizer = ONCE[name]([p for p in model.parameters() if p.requires_grad], lr=0.05)
-    weights = attach(model, optimizer)
+    weights = lpt.attach_weights_(model, optimizer, "int4")
     on_grid = []
 
     def closure() -> Tensor:
@@ -144,8 +145,12 @@ class Own(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(self.net.parameters(), lr=0.05, momentum=0.9)
-        self.weights = attach(self.net, optimizer)
+        self.flow = lpt.attach_(self.net)
+        self.weights = lpt.attach_weights_(self.net, optimizer, "int4")
         return optimizer
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.flow.step()
 
 
 def test_a_lightning_module_of_ones_own_trains_on_quantized_weights(tmp_path: Path) -> None:
@@ -160,10 +165,11 @@ def test_a_lightning_module_of_ones_own_trains_on_quantized_weights(tmp_path: Pa
         trainer.fit(task, torch.utils.data.DataLoader(batches, batch_size=None))
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    weights = attach(model, optimizer)
+    flow, weights = lpt.attach_(model), lpt.attach_weights_(model, optimizer, "int4")
     for batch in batches * 2:
         optimizer.zero_grad()
         (model(batch) - 1).square().mean().backward()
+        flow.step()
         optimizer.step()
     assert task.fed
     assert all(torch.equal(task.weights.masters[name], weights.masters[name]) for name in weights.masters)

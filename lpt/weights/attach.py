@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from .closures import Arguments, run_first
 from .masters import QuantizedWeights
 from .members import AfterLoad
 from .optimizers import Besides
@@ -84,13 +85,21 @@ def _hook_all_optimizers() -> None:
     register_optimizer_step_post_hook(_after)  # type: ignore[arg-type]
 
 
-def _before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
     # Within the step of an optimizer around this one the masters are in already.
     own = [w for w in list(_listening) if w.holds(optimizer) and w.stepping in (None, optimizer)]
-    if own and (args[1:] or kwargs.get("closure") is not None):
-        raise ValueError("optimizer.step(closure) would run the model on its masters: call backward() first")
-    for weights in own:
-        weights.swap_in(optimizer)
+    if not own:
+        return None
+
+    def swap_in() -> None:
+        for weights in own:
+            weights.swap_in(optimizer)
+
+    def restore() -> None:
+        for weights in own:
+            weights.restore()
+
+    return run_first(optimizer, args, kwargs, swap_in, restore)
 
 
 def _after(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -113,8 +122,8 @@ def attach_weights_(
 
     Raises:
         ValueError: as QuantizedWeights; also if the weights are attached already, or the optimizers leave out some that
-            require a gradient, or do not fit. `optimizer.step(closure)` raises it too, since a closure would compute
-            with the masters.
+            require a gradient, or do not fit. `optimizer.step(closure)`, which runs the closure first and once, on the
+            quantized weights, raises it if the optimizer would run it again.
     """
     optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
     for one in optimizers:
