@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..formats import Format
-from ..formats.kernels import ROW, Library, flat
+from ..formats.kernels import ROW, Kernel, Library, flat
 from ..formats.scaling import NO_SCALE, amax_of, exponent_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Mode:
     counting: bool = False  # count saturation, underflow, nan and infinities
     duals: list[Tensor] | None = None  # where an audit collects the sums of two values that were made
     made: Callable[[Tensor, Format, Tensor], None] | None = None  # is told of values, their format and scale
+    changes: int = 0  # counts whatever gives the model other quantizers
     tracer: Tracer | None = None  # follows values from Edge to Edge while nothing is quantized
 
     @contextmanager
@@ -48,7 +49,7 @@ class Mode:
 class Quantizer:
     """Rounds a tensor to `format` at a scale that is either its own (current) or follows it slowly (tracked).
 
-    A tracked scale starts at the first tensor's exponent + room and then moves in `move_scales`, by one at the most.
+    A tracked scale starts at the first tensor's exponent + room and then moves in `Scales.move`, by one at the most.
     It is read, but not started or moved, while `observing` is off or the model evaluates. Infinities are marks (of a
     mask, of an overflow) and no magnitudes: they stay what they are, and everything finite stays finite.
 
@@ -81,6 +82,7 @@ class Quantizer:
         own_rest = dual and not shared
         self.rest = Quantizer(format, room, tracked, mode, key and f"{key}/rest", rule=rule) if own_rest else None
         self.shared = dual and shared
+        self._kernels: dict[Callable[..., Tensor], Kernel] = {}  # of what is done to a tensor
         self.counts: Tensor | None = None  # elements, saturated, underflowed, nan, infinite
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
@@ -136,7 +138,10 @@ class Quantizer:
             return step(*constants, x, *rest)
         if step is _seen_and_rounded and x.device.type != "cpu":
             memory = rows(memory)
-        q = kernels.kernel(step, *constants)(memory, *rest)
+        kernel = self._kernels.get(step)
+        if kernel is None or kernel.library is not kernels:
+            kernel = self._kernels[step] = kernels.kernel(step, *constants)
+        q: Tensor = kernel(memory, *rest)
         return q.as_strided(x.shape, x.stride()).data  # no view to autograd, which lets nobody write into those
 
     def _scale(self, x: Tensor) -> Tensor:
@@ -180,7 +185,7 @@ class Quantizer:
         return "dual_shared" if self.shared else "dual" if self.rest is not None else ""
 
     def state_dict(self) -> dict[str, object]:
-        return {"scale": self.scale, "seen": self.seen, "key": self.key}
+        return {"scale": self.scale.clone(), "seen": self.seen.clone(), "key": self.key}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         seen = state["seen"]

@@ -34,11 +34,12 @@ class Library:
     Args:
         folder: of the compiled code; the user's cache folder if None (`LPT_CACHE`, or that of the system).
         wait: wait for code that is being compiled; or else compute eagerly until it is there.
+        ahead: compile ahead of time; or else by torch.compile, in this process, as it is always done for a GPU.
     """
 
-    def __init__(self, folder: Path | None = None, wait: bool = False) -> None:
+    def __init__(self, folder: Path | None = None, wait: bool = False, ahead: bool = True) -> None:
         self.shelf = Shelf(folder)
-        self.wait = wait
+        self.wait, self.ahead = wait, ahead
         self.loaded: dict[str, Any] = {}  # key -> a loader with `run`
         self.failed: dict[str, str] = {}  # key -> why there is no code
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
@@ -148,8 +149,8 @@ class Kernel:
         if variant in self._runs:
             return None  # known to stay eager
         device = args[0].device.type  # type: ignore[union-attr]
-        if device != "cpu":
-            self._runs[variant] = self._by_torch() if device == "cuda" else None
+        if device != "cpu" or not self.library.ahead:
+            self._runs[variant] = self._by_torch() if device in ("cpu", "cuda") else None
             return self._runs[variant]
         if variant not in self._keys:
             try:
@@ -169,7 +170,7 @@ class Kernel:
         return self._runs[variant]
 
     def _by_torch(self) -> Run:
-        """On a GPU, where ahead-of-time code has not been tried: torch.compile, in this process."""
+        """By torch.compile. (Ahead-of-time code has not been tried on a GPU.)"""
         function, constants = self.function, self.constants
 
         def definition(*args: Tensor | None) -> Any:
