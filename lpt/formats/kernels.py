@@ -24,6 +24,7 @@ from .fused import fused
 from .shelf import Shelf, Unkeyable
 
 ROW = 1024  # elements that a block of a GPU's threads takes at once
+MANY = 10_000  # sizes that a kernel remembers
 PARALLEL = 1 << 15  # elements from which on several threads are faster than one
 Run = Callable[[tuple[Any, ...]], Any]
 
@@ -125,14 +126,29 @@ class Kernel:
         self, library: Library, function: Callable[..., Any], constants: tuple[Any, ...], fixed: tuple[int, ...] = ()
     ) -> None:
         self.library, self.function, self.constants, self.fixed = library, function, constants, fixed
+        self._known: dict[tuple[Any, ...], Run] = {}  # by the first argument's size and all dtypes: a short cut
         self._runs: dict[tuple[Any, ...], Run | None] = {}
         self._keys: dict[tuple[Any, ...], str] = {}
 
     def __call__(self, *args: Tensor | None) -> Any:
-        """`function(*constants, *args)`; tensors are contiguous and on one device."""
-        elements = args[0].numel()  # type: ignore[union-attr]
+        """`function(*constants, *args)`; the first is a tensor, all are contiguous and on its device."""
+        x: Any = args[0]
+        alike = (x.shape, x.dtype, x.device, torch.get_num_threads(), *[a if a is None else a.dtype for a in args[1:]])
+        run = self._known.get(alike)
+        if run is None:
+            run = self._found(args)
+            if run is None:
+                return self.function(*self.constants, *args)
+            if len(self._known) == MANY:
+                self._known.clear()
+            self._known[alike] = run
+        return run(args)
+
+    def _found(self, args: tuple[Any, ...]) -> Run | None:
+        """The code for arguments of this kind, whatever their sizes."""
+        elements = args[0].numel()
         if elements < 2:  # (no elements would take the sizes of another variant; one is a variant that nobody needs)
-            return self.function(*self.constants, *args)
+            return None
         variant: list[Any] = [elements >= PARALLEL and torch.get_num_threads() > 1]
         for arg in args:
             if arg is None:
@@ -140,10 +156,8 @@ class Kernel:
             else:
                 variant += (arg.dtype, arg.device, *[n == 1 for n in arg.shape])
         for i in self.fixed:
-            variant.append(args[i].shape)  # type: ignore[union-attr]
-        chosen = tuple(variant)
-        run = self._runs.get(chosen) or self._find(chosen, args)
-        return self.function(*self.constants, *args) if run is None else run(args)
+            variant.append(args[i].shape)
+        return self._runs.get(tuple(variant)) or self._find(tuple(variant), args)
 
     def _find(self, variant: tuple[Any, ...], args: tuple[Tensor | None, ...]) -> Run | None:
         if variant in self._runs:
