@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..search import Ranking
+from ..search.ranking import MODEL
 from .drawing import draw as draw_figure
 from .figure import Axis, Figure, Series
 
@@ -16,7 +17,7 @@ ANGLES = {"error": "error E quantized", "activation": "activation A quantized", 
 
 def draw(ranking: Ranking, folder: Path, title: str) -> list[Path]:
     """Draw every figure as PNG and SVG into `folder`; returns the PNGs."""
-    made = figures([row.record() for row in ranking], [ranking.by])
+    made = figures([row.record() for row in ranking], [ranking.by], ranking.costs)
     few = min(row.batches for row in ranking)
     batches = f"{few} to {ranking.batches}" if few < ranking.batches else f"{few}"
     for figure in made:
@@ -27,8 +28,11 @@ def draw(ranking: Ranking, folder: Path, title: str) -> list[Path]:
     return [path for figure in made for path in draw_figure(figure, folder) if path.suffix == ".png"]
 
 
-def figures(records: Sequence[dict[str, Any]], kinds: Sequence[str]) -> list[Figure]:
-    """Of rows as `Row.record` gives them; if there is more than one kind of angle, one of them is to be chosen."""
+def figures(records: Sequence[dict[str, Any]], kinds: Sequence[str], costs: str = MODEL) -> list[Figure]:
+    """Of rows as `Row.record` gives them, whose costs are what `costs` says.
+
+    If there is more than one kind of angle, one of them is to be chosen.
+    """
     by_range, by_cost = [], []
     for kind in kinds:
         choice = ANGLES[kind] if len(kinds) > 1 else None
@@ -40,7 +44,7 @@ def figures(records: Sequence[dict[str, Any]], kinds: Sequence[str]) -> list[Fig
     angle = "angle" if len(kinds) > 1 else f"angle, {ANGLES[kinds[0]]}"
     y = Axis(f"{angle} (degrees)", log=True)
     error, activation = (Axis(f"angle, {ANGLES[kind]} (degrees)", log=True) for kind in ("error", "activation"))
-    cost = Axis("cost of a multiplier-accumulator (model, gate equivalents)", log=True)
+    cost = Axis(f"gate equivalents of a multiplier-accumulator; {costs.partition(' (')[0]}", log=True)
     return [
         Figure("dynamic_range", "Angle and dynamic range", "scatter", Axis("dynamic range (octaves)"), y, by_range),
         Figure("error_activation", "Errors and activations", "scatter", activation, error,

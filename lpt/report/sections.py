@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..search.ranking import MODEL
 from .figure import Figure
 from .ranking import figures as ranking_figures
 
@@ -117,7 +118,8 @@ def _search(folder: Path) -> Section:
     summary = _json(folder / "summary.json")
     text = (folder / "ranking.txt").read_text(encoding="utf-8") if (folder / "ranking.txt").is_file() else ""
     settings = text.partition("\n\n")[0].splitlines()
-    notes = [*settings, "costs are a model, in gate equivalents of a multiplier-accumulator, not a synthesis"]
+    costs = summary.get("costs") or MODEL
+    notes = [*settings, f"costs are {costs}"]
     if summary.get("confidence") is not None and summary.get("evaluations"):
         notes.append(
             f"{summary['evaluations']:,} evaluations of a format on a batch, of {summary['exhaustive_evaluations']:,}; "
@@ -141,7 +143,7 @@ def _search(folder: Path) -> Section:
         versions=summary.get("versions") or "",
         wall_seconds=summary.get("wall_seconds"), notes=notes,
         tables=[Table("From best to worst; angles in degrees", columns, rows)],
-        figures=ranking_figures(records, ("both", "error", "activation")),
+        figures=ranking_figures(records, ("both", "error", "activation"), costs),
     )  # fmt: skip
 
 

@@ -75,7 +75,9 @@ class Asked:
         return int(own[key])
 
     def plan(self, name: str) -> Plan:
-        return Plan.read(name, self.size, self.seeds, self.only)
+        plan = Plan.read(name, self.size, self.seeds, self.only)
+        plan.outputs = self.outputs
+        return plan
 
     def has(self, name: str) -> bool:
         """Whether there is a plan of this name and size."""

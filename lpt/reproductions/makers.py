@@ -13,13 +13,11 @@ from typing import Any
 
 from scipy import stats
 
-from .. import formats
 from ..report import tables
 from ..report.figure import Axis, Figure, Series
 from ..report.runs import LESS_IS_BETTER, Result, read
 from ..report.sections import Table
 from ..report.tables import Row
-from ..search.cost import cost
 from .plan import Plan, Run
 
 Made = tuple[list[Table], list[Figure], list[str]]
@@ -257,18 +255,3 @@ def angles(plan: Plan, runs: Sequence[Run]) -> Made:
     trained, _, notes = scores(plan, runs)
     trained[0].title = "The trained models"
     return [titled, *trained], [figure], notes
-
-
-def costs(plan: Plan, runs: Sequence[Run]) -> Made:
-    """Gate equivalents of a multiplier-accumulator, by part; as a share of FP134's."""
-    parts = ("multiplier", "exponent", "alignment", "accumulator", "decoder")
-    reference = cost(formats.get("fp134")).total
-    rows, names = [], plan.options["formats"]
-    for name in names:
-        each = cost(formats.get(name))
-        rows.append([name, formats.get(name).bits, *(getattr(each, p) for p in parts), each.total,
-                     each.total / reference])  # fmt: skip
-    series = [Series(part, names, [getattr(cost(formats.get(n)), part) for n in names]) for part in (*parts, "total")]
-    figure = Figure("cost", plan.title, "bars", Axis("format"), Axis("gate equivalents (NAND2)"), series)
-    columns = ["format", "bits", *parts, "total", "relative to FP134"]
-    return [Table("Gate equivalents of a multiplier-accumulator", columns, rows)], [figure], []

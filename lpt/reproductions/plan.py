@@ -90,6 +90,7 @@ class Plan:
     published: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    outputs: Path = Path("outputs") / "reproduce"  # where what several tables share is kept
 
     @classmethod
     def read(cls, name: str, size: str, seeds: int | None = None, only: dict[str, list[str]] | None = None) -> Plan:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from torch.utils import _pytree as pytree
 
 from ..data.places import place
@@ -20,17 +20,17 @@ from ..report.ranking import LABELLED, draw
 from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve
 from ..tasks.task import Task
-from . import saved, summary
+from . import summary
 from .build import build, flag, told, whole
-from .evaluation import stored
-from .experiment import Experiment, make_task, quiet
+from .experiment import quiet
 from .folder import RunFolder, replace, run_name
-from .run import train
+from .pricing import Price, pricing
 from .terminal import say
-from .training import Training
+from .trained import trained
 
 # The keys of conf/search.yaml that a training does not have.
-OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers")
+OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers",
+       "cost", "accumulator", "library")  # fmt: skip
 
 
 class SearchFolder(RunFolder):
@@ -56,19 +56,11 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     with told("search"):
         check(*(config[key] for key in ("batches", "method", "by", "activation", "top", "confidence", "layers")))
         formats = [format.name for format in resolve(config["formats"])]
+        price, costs = pricing(config)
     if config["batch_size"] is not None:
         whole("batch_size", config["batch_size"], 1)
     resume, progress = flag("resume", cfg.resume), flag("progress", cfg.progress)
-    file = saved.find(config["checkpoint"], key="checkpoint") if config["checkpoint"] else _trained(cfg, choices)
-    names = {"model": str(cfg.model.get("name") or choices["model"]), "data": choices["data"]}
-    if (file.resolve().parents[1] / "config.yaml").is_file():
-        names |= _as_in_its_run(cfg, file)
-    training: Training = build("trainer", cfg.trainer)
-    task = make_task(cfg, training)
-    saved.load(task.model, file)
-    task.batch_size = config["batch_size"] or training.batch_size
-    with told("batch_size"):
-        task.batches_per_epoch(1)
+    task, file, names = trained(cfg, choices, OWN)
     config |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "data", "task")}
     config["checkpoint"] = hashlib.sha256(file.read_bytes()).hexdigest()
     outputs = place(cfg.paths.outputs, "paths.outputs")
@@ -81,7 +73,8 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
         if state == "finished":
             print("this search is finished (resume=false measures afresh)", file=sys.stderr)
         else:
-            _measure(cfg, config, task, formats, folder, file, " on ".join(names.values()), progress, run_id, logger)
+            title = " on ".join(names.values())
+            _measure(cfg, config, task, formats, folder, file, title, progress, run_id, logger, price, costs)
         text = (folder.path / "ranking.txt").read_text(encoding="utf-8")
     finally:
         folder.close()
@@ -89,40 +82,9 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     return text
 
 
-def _trained(cfg: DictConfig, choices: dict[str, str]) -> Path:
-    """The checkpoint of the training that `cfg` describes, which is done first unless it is done already."""
-    own = cfg.copy()
-    with open_dict(own):
-        for key in OWN:
-            own.pop(key)
-        own.resume = True
-    folder = Experiment(own, choices).folder
-    if folder.summary().get("status") != "finished":
-        print("no checkpoint given: the model is trained first", file=sys.stderr)
-        train(own, choices)
-    return saved.find(folder.path)
-
-
-def _as_in_its_run(cfg: DictConfig, file: Path) -> dict[str, str]:
-    """Model, data and task as in the run that wrote `file`, for all that the command line does not choose.
-
-    Returns the names of the model and the data that come from there.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    given = [o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task]
-    run = stored(file)
-    with open_dict(cfg):
-        for group in ("model", "data", "task"):
-            if group not in given:
-                cfg[group] = run[group]
-    known = RunFolder(file.resolve().parents[1]).summary()
-    return {group: known[group] for group in ("model", "data") if group in known and group not in given}
-
-
 def _measure(
     cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[str], folder: SearchFolder, file: Path,
-    title: str, progress: bool, run_id: str, logger: Any,
+    title: str, progress: bool, run_id: str, logger: Any, price: Price, costs: str,
 ) -> None:  # fmt: skip
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
     _begun(cfg, folder, file, title, run_id)
@@ -150,7 +112,7 @@ def _measure(
         with told("search"):
             ranking = search(
                 task.model, [[batch] for batch in batches], loss, formats, **{key: config[key] for key in PASSED},
-                layers_of=LABELLED, journal=journal, watch=watch,
+                layers_of=LABELLED, price=price, costs=costs, journal=journal, watch=watch,
             )  # fmt: skip
     finally:
         watch.close()
@@ -218,14 +180,15 @@ def verdict(ranking: Ranking) -> str:
         f"cost {row.cost.total if row.cost else 0:.0f})"
         for row in found
     ]
-    return f"{', '.join(places)}; costs are a model (lpt/search/cost.py), in gate equivalents, not a synthesis"
+    return f"{', '.join(places)}; costs are {ranking.costs}"
 
 
 def results_of(ranking: Ranking) -> dict[str, Any]:
     """Flat keys for summary.json."""
     results: dict[str, Any] = {
         "best": ranking[0].name, "top": [row.name for row in ranking if row.top], "confidence": ranking.confidence,
-        "evaluations": ranking.evaluations, "exhaustive_evaluations": ranking.exhaustive, "batches": ranking.batches,
+        "costs": ranking.costs, "evaluations": ranking.evaluations,
+        "exhaustive_evaluations": ranking.exhaustive, "batches": ranking.batches,
     }  # fmt: skip
     for name in LABELLED:
         if row := ranking.find(name):

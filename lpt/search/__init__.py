@@ -11,13 +11,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from .cost import Cost, cost
+from .cost import Cost, Gates, cost
 from .engine import search
 from .journal import Journal
 from .probe import Angles, Probe
 from .ranking import Ranking, Row
 
-__all__ = ["Angles", "Cost", "Journal", "Probe", "Ranking", "Row", "cost", "search"]
+__all__ = ["Angles", "Cost", "Gates", "Journal", "Probe", "Ranking", "Row", "cost", "search"]
 
 
 class _Callable(ModuleType):

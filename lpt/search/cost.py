@@ -1,17 +1,19 @@
-"""What a multiplier-accumulator of a format costs: a model in gate equivalents, not the result of a synthesis.
+"""What a multiplier-accumulator of a format costs: a model in gate equivalents, fitted to syntheses (`lpt/hardware`).
 
 For a format whose values are significand * 2^p, with significands of at most v bits and P different exponents p:
 
-    multiplier   v^2 AND + v (v - 1) FA                      array of partial products
-    exponent     2 ceil(log2 P) FA                           sum of two exponents, and its place in the accumulator
-    alignment    W ceil(log2(2 P - 1)) MUX                   barrel shifter of the product to W bits
-    accumulator  W (FA + XOR + FF)                           fixed point, exact: no product loses a bit
-    decoder      2 operands; see `_decoder`                  for formats whose significand changes its width
+    multiplier   v^2 AND + v (v - 1) FA          array of partial products
+    exponent     EXPONENT ceil(log2 P)           sum of two exponents
+    alignment    A MUX                           barrel shifter of the product, which grows from stage to stage:
+                                                 A = sum over stages s of min(2 v + 2^(s + 1) - 1, W - GUARD)
+    accumulator  W ADD                           fixed point, exact: flip-flop, adder, and a XOR to subtract
+    decoder      2 operands; see `_decoder`      for formats whose significand changes its width
 
-W = 2 (exponent of the largest value + 1 - exponent of the smallest spacing) + GUARD: every product, and GUARD bits so
-that 2^GUARD of them can be summed. An integer has P = 1, and neither exponent nor alignment. Costs of cells in
-NAND2 equivalents are typical of standard-cell libraries: AND 1.33, MUX 2.33, XOR 2.33, FF 5, FA 6. What the model
-leaves out: wires, timing, pipelining, accumulators that round, memory (which `bits` tells).
+W is the width of the largest product in units of the smallest, and GUARD bits so that 2^(GUARD - 1) of them can be
+summed. An integer has P = 1, and neither exponent nor alignment. Costs are in NAND2 equivalents; AND and EXPONENT (an
+adder's bit) are those of typical cells, the other constants are a least-squares fit, by relative error, to syntheses of
+the search's 501 formats with exact accumulators (docs/hardware.md says how good). The order of formats depends on the
+accumulator: with one that rounds, ask for a synthesis. What both leave out: wires, pipelining, memory (`bits` tells).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from itertools import pairwise
 
 from ..formats import Format, Octaves, Posit
 
-AND, MUX, XOR, FF, FA = 1.33, 2.33, 2.33, 5.0, 6.0
+AND, FA, EXPONENT, MUX, ADD, COMPARE, REGIME = 1.33, 6.0, 6.0, 0.94, 14.4, 0.8, 3.5
 GUARD = 10
 
 
@@ -41,6 +43,16 @@ class Cost:
         return self.multiplier + self.exponent + self.alignment + self.accumulator + self.decoder
 
 
+@dataclass(frozen=True)
+class Gates:
+    """Gate equivalents of one multiplier-accumulator by a synthesis, which knows the whole alone."""
+
+    total: float
+
+
+Priced = Cost | Gates
+
+
 def cost(format: Format) -> Cost:
     """The cost of `format`, of at most 256 values or an octave list.
 
@@ -51,13 +63,15 @@ def cost(format: Format) -> Cost:
     v = max(octaves.values())
     spacings = [k + 1 - bits for k, bits in octaves.items()]
     positions = max(spacings) - min(spacings) + 1
-    width = 2 * (max(octaves) + 1 - min(spacings)) + GUARD
+    largest = round(max(format.high, -format.low) / 2.0 ** min(spacings))
+    product, significand = (largest**2).bit_length(), ((2**v - 1) ** 2).bit_length()
+    stages = range(_log2(2 * positions - 1))
     return Cost(
         multiplier=v * v * AND + v * (v - 1) * FA,
-        exponent=2 * _log2(positions) * FA,
-        alignment=width * _log2(2 * positions - 1) * MUX,
-        accumulator=width * (FA + XOR + FF),
-        decoder=2 * _decoder(format, octaves),
+        exponent=_log2(positions) * EXPONENT,
+        alignment=sum(min(significand + 2 ** (s + 1) - 1, product) for s in stages) * MUX,
+        accumulator=(product + GUARD) * ADD,
+        decoder=2 * _decoder(format),
     )
 
 
@@ -73,20 +87,17 @@ def _octaves(format: Format) -> dict[int, int]:
     return {k: 1 + _log2(n) for k, n in counts.items()}
 
 
-def _decoder(format: Format, octaves: dict[int, int]) -> float:
+def _decoder(format: Format) -> float:
     """From a code to significand and exponent, one operand.
 
     A float of fixed fields and an integer need none, gradual underflow included. Every change of the significand's
-    width (apart from gradual underflow) needs a comparator of the code (bits FA), and there is a shifter that puts
-    the exponent's and the significand's bits where they belong. A posit counts its regime's run of equal bits
-    (a XOR and an AND a bit) and shifts the rest left by it.
+    width (apart from gradual underflow) needs a comparison of the code's bits. A posit counts its regime's run of equal
+    bits and shifts the rest left by it.
     """
     bits = format.bits - 1
-    if not isinstance(format, Octaves):
-        regime = bits * (XOR + AND) if isinstance(format, Posit) else 0.0
-        return regime + bits * _log2(bits) * MUX + _log2(len(octaves)) * FA
-    changes = sum(a != b for a, b in pairwise(_before_tail(format.valid_bits)))
-    return changes * bits * FA + bits * _log2(changes + 1) * MUX
+    if isinstance(format, Octaves):
+        return sum(a != b for a, b in pairwise(_before_tail(format.valid_bits))) * bits * COMPARE
+    return bits * _log2(bits) * REGIME if isinstance(format, Posit) else 2**format.bits * COMPARE
 
 
 def _before_tail(valid: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from .. import formats as formats_
 from ..formats import Format
-from .cost import Cost, cost
+from .cost import Priced, cost
 from .journal import Found, Journal, Measured
 from .probe import ACTIVATIONS, Angles, Probe
 from .race import Array, Outcome, estimates, race
-from .ranking import Ranking, Row
+from .ranking import MODEL, Ranking, Row
 
 BY = ("error", "activation", "both")
 METHODS = ("race", "exhaustive")
@@ -43,6 +43,8 @@ def search(
     seed: int = 0,
     layers: int = 0,
     layers_of: Sequence[str] = (),
+    price: Callable[[Format], Priced | None] = cost,
+    costs: str = MODEL,
     journal: Journal | None = None,
     watch: Callable[[int, int], None] = lambda batch, alive: None,
 ) -> Ranking:
@@ -68,6 +70,8 @@ def search(
         seed: of the order of the batches.
         layers: give the angles of each layer as well, on so many batches: for the first `top` formats, and for those
             whose names are in `layers_of`.
+        price: what a format costs, None where that is not known; the model if not given.
+        costs: what that is, for people.
         journal: where evaluations are kept and looked up.
         watch: called with the number of batches done and of formats still in the race.
 
@@ -81,7 +85,8 @@ def search(
         raise ValueError(f"batches is {type(batches).__name__}: they are run in random order, so give list(batches)")
     chosen = resolve(formats)
     check(len(batches), method, by, activation, top, confidence, layers)
-    chosen.sort(key=lambda f: _total(cost_of(f)))  # of formats that measure the same, the cheapest comes first
+    priced = {f.name: None if f.name == "fp32" else price(f) for f in chosen}
+    chosen.sort(key=lambda f: _total(priced[f.name]))  # of formats that measure the same, the cheapest comes first
     order = np.random.default_rng(seed).permutation(len(batches)).tolist()
     found: Found = {}
     detailed: Found = {}
@@ -101,8 +106,8 @@ def search(
         for n in range(min(layers, len(outcome.scores))):
             detailed |= angles.of(n, leaders, per_layer=True)
     return Ranking(
-        _rows(chosen, outcome, found, detailed, top), by, method, 1 - outcome.doubt, top, len(found),
-        len(chosen) * len(batches), len(outcome.scores), len(detailed), settings(probe), list(probe.weights),
+        _rows(chosen, priced, outcome, found, detailed, top), by, method, 1 - outcome.doubt, top, len(found),
+        len(chosen) * len(batches), len(outcome.scores), len(detailed), settings(probe), list(probe.weights), costs,
     )  # fmt: skip
 
 
@@ -141,11 +146,6 @@ def resolve(formats: Sequence[FormatSpec] | None) -> list[Format]:
 def score(angles: Angles, by: str) -> float:
     """What a format is ranked by, on one batch."""
     return math.hypot(angles.error, angles.activation) if by == "both" else float(getattr(angles, by))
-
-
-def cost_of(format: Format) -> Cost | None:
-    """`cost(format)`; None for fp32."""
-    return None if format.name == "fp32" else cost(format)
 
 
 def settings(probe: Probe) -> list[str]:
@@ -197,11 +197,13 @@ def _loss(model: nn.Module, loss: Callable[..., Tensor], batch: Any) -> Tensor:
     return loss(model(*x) if isinstance(x, tuple) else model(x), y)
 
 
-def _total(cost: Cost | None) -> float:
+def _total(cost: Priced | None) -> float:
     return math.inf if cost is None else cost.total
 
 
-def _rows(chosen: list[Format], outcome: Outcome, found: Found, detailed: Found, top: int) -> list[Row]:
+def _rows(
+    chosen: list[Format], priced: dict[str, Priced | None], outcome: Outcome, found: Found, detailed: Found, top: int
+) -> list[Row]:
     n, best = len(outcome.scores), outcome.order[:top]
     angles_of: dict[str, Array] = {}
     for kind in BY:
@@ -212,7 +214,7 @@ def _rows(chosen: list[Format], outcome: Outcome, found: Found, detailed: Found,
     ran = (~np.isnan(outcome.scores)).sum(0)
     return [
         Row(
-            rank, chosen[i], batches=int(ran[i]), top=rank <= top, cost=cost_of(chosen[i]),
+            rank, chosen[i], batches=int(ran[i]), top=rank <= top, cost=priced[chosen[i].name],
             **_number(angles_of, i), **_layers(detailed, i),
         )
         for rank, i in enumerate(outcome.order, start=1)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..formats import Format
-from .cost import Cost
+from .cost import Priced
 
+MODEL = "a model (lpt/search/cost.py), in gate equivalents, of a unit with an exact accumulator, not a synthesis"
 COLUMNS = (
     "rank", "name", "valid_bits", "bits", "octaves", "error", "error_se", "activation", "activation_se", "both",
     "both_se", "batches", "top", "cost", "pareto",
@@ -35,7 +36,7 @@ class Row:
     both_se: float
     batches: int
     top: bool
-    cost: Cost | None
+    cost: Priced | None
     pareto: bool = False
     error_layers: tuple[float, ...] = ()
     activation_layers: tuple[float, ...] = ()
@@ -91,6 +92,7 @@ class Ranking(Sequence[Row]):
         detailed: evaluations made once more, for the angles of each layer.
         settings: what was measured, and how: lines to print.
         weights: names of the weights whose gradient it is.
+        costs: what the rows' costs are.
     """
 
     rows: list[Row]
@@ -104,6 +106,7 @@ class Ranking(Sequence[Row]):
     detailed: int = 0
     settings: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
+    costs: str = MODEL
 
     def __post_init__(self) -> None:
         best = float("inf")

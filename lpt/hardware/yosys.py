@@ -1,0 +1,77 @@
+"""Yosys and ABC, by the package pyosys: from Verilog to a netlist of cells, in a process for each synthesis."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from importlib import metadata, util
+from pathlib import Path
+
+from ..errors import UserError
+from .library import Library
+from .netlist import Netlist
+
+# ABC by area, without timing: the steadiest of several scripts over equivalent ways to write the same unit.
+AREA = "strash;ifraig;scorr;dc2;dc2;dc2;dc2;dch,-f;amap;strash;dc2;dch,-f;amap"
+LIMIT = 1800  # seconds for one synthesis
+INSTALL = "pip install -e '.[hardware]'"
+
+
+def version() -> str:
+    """Of pyosys.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if util.find_spec("pyosys") is None:
+        raise UserError(f"synthesis needs the package pyosys: {INSTALL} (without it the model of lpt.search serves)")
+    return f"pyosys {metadata.version('pyosys')}"
+
+
+def available() -> bool:
+    return util.find_spec("pyosys") is not None
+
+
+def cells(source: str, top: str, library: Library, flatten: bool = True) -> dict[str, Netlist]:
+    """The netlists of cells of `library`, by module: `top` alone if it is flattened.
+
+    Raises:
+        UserError: pyosys is missing.
+        RuntimeError: the synthesis failed.
+    """
+    flat = " -flatten" if flatten else ""
+    return _run(source, [
+        f"synth{flat} -noabc -top {top}", f"dfflibmap -liberty {_quoted(library.path)}", "opt_clean",
+        f"abc -liberty {_quoted(library.path)} -script +{AREA}", "opt_clean -purge",
+    ])  # fmt: skip
+
+
+def luts(source: str, top: str) -> dict[str, Netlist]:
+    """The netlist of 7-series primitives, without DSP blocks. Raises as `cells` does."""
+    return _run(source, [f"synth_xilinx -family xc7 -flatten -nodsp -noiopad -noclkbuf -top {top}", "opt_clean -purge"])
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"'
+
+
+def _run(source: str, passes: list[str]) -> dict[str, Netlist]:
+    version()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "unit.v").write_text(source, encoding="utf-8")
+        every = ["read_verilog unit.v", *passes, "write_json unit.json"]
+        command = [sys.executable, str(Path(__file__).with_name("child.py")), "log", *every]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"a synthesis took more than {LIMIT} s and was stopped") from error
+        result = folder / "unit.json"
+        if done.returncode or not result.is_file():
+            log = (folder / "log").read_text(encoding="utf-8") if (folder / "log").is_file() else ""
+            raise RuntimeError(f"the synthesis failed ({done.returncode}): {(log + done.stderr).strip()[-2000:]}")
+        modules = json.loads(result.read_text(encoding="utf-8"))["modules"]
+    own = {key: module for key, module in modules.items() if not int(module["attributes"].get("blackbox", "0"), 2)}
+    return {key: Netlist.of(module) for key, module in own.items()}
