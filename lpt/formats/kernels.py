@@ -25,6 +25,7 @@ from .shelf import Shelf, Unkeyable
 
 ROW = 1024  # elements that a block of a GPU's threads takes at once
 MANY = 10_000  # sizes that a kernel remembers
+WORTH = 2000  # eager passes, some thirty steps of a small network, before a child process is started
 PARALLEL = 1 << 15  # elements from which on several threads are faster than one
 Run = Callable[[tuple[Any, ...]], Any]
 
@@ -44,7 +45,9 @@ class Library:
         self.loaded: dict[str, Any] = {}  # key -> a loader with `run`
         self.failed: dict[str, str] = {}  # key -> why there is no code
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
+        self._missing: set[str] = set()  # what the shelf did not have
         self._asked: set[str] = set()
+        self._eager = 0  # passes made for want of code
         self._answered = threading.Condition()
         self._compiler: compiling.Compiler | None = None
 
@@ -68,14 +71,21 @@ class Library:
         return next(iter(self.failed.values()), "")
 
     def find(self, key: str, job: Callable[[], compiling.Job]) -> Any:
-        """The loader of `key`; None as long as there is none. What is missing is asked for once."""
-        if key not in self._asked:
-            self._asked.add(key)
+        """The loader of `key`; None as long as there is none. What is missing is asked for once.
+
+        Without `wait` not before some use of eager code has shown that there is a run worth compiling for.
+        """
+        if key not in self._missing and key not in self.loaded:
             path = self.shelf.find(key)
             if path is None:
-                self._ask(job())
+                self._missing.add(key)
             else:
                 self._load(key, path)
+        if key in self._missing and key not in self._asked:
+            self._eager += 1
+            if self.wait or self._eager > WORTH:
+                self._asked.add(key)
+                self._ask(job())
         if self.wait:
             with self._answered:
                 self._answered.wait_for(lambda: key in self.loaded or key in self.failed)
