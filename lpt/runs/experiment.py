@@ -219,7 +219,7 @@ def make_quantization(cfg: DictConfig) -> Quantization:
     if cfg.memory not in ("plain", "packed"):
         raise UserError(f"memory={cfg.memory!r}: give plain or packed")
     if cfg.memory == "packed" and cfg.compile is True:
-        raise UserError("memory=packed works module by module: take it with compile=auto, rounding or false")
+        raise UserError("memory=packed works module by module: take it with compile=rounding, auto or false")
     execution = {"compile": cfg.compile, "packed": cfg.memory == "packed", "bf16": cfg.precision == "bf16"}
     return Quantization(build("format", flow), maker("weights", cfg.weights), **execution)
 
