@@ -167,4 +167,4 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (cfg.weights.scheme, cfg.weights.format, cfg.weights.width) == ("hysteresis", "log4", 1.0)
     assert (cfg.format.input, cfg.format.last_error, cfg.format.rounding) == ("dual", "dual", "nearest")
     assert (cfg.model.depth, cfg.data._target_, cfg.seed, cfg.logger.mode) == (8, "lpt.data.digits", 0, "offline")
-    assert (cfg.weights.master, cfg.weights.skip, cfg.compile) == ("fp32", [], False)
+    assert (cfg.weights.master, cfg.weights.skip, cfg.compile) == ("fp32", [], "auto")

@@ -13,9 +13,10 @@ import lpt
 from lpt import DataFlow
 from lpt.dataflow.audit import Audit
 from lpt.dataflow.quantizer import Mode, Quantizer
-from lpt.dataflow.scales import move_scales
+from lpt.dataflow.scales import Scales
 from lpt.execution.packing import Packing
 from lpt.formats import scale_of
+from lpt.formats.kernels import Library
 
 FP134 = lpt.formats.get("fp134")
 INF = float("inf")
@@ -179,7 +180,7 @@ def test_packed_keeps_infinities(bad, fuse):
     def gradient(packed):
         edge = nn.Sequential(lpt.ops.Function("clone"), Squares())
         flow = lpt.attach_(edge, DataFlow(input="fp32", scaling="current"))
-        flow.mode.fused = fuse
+        flow.mode.kernels = Library(ahead=False) if fuse else None
         if packed:
             Packing(flow)
         x = torch.cat([torch.linspace(-3, 3, 40), torch.tensor(bad)]).requires_grad_()
@@ -209,7 +210,7 @@ def test_a_tracked_scale_of_float64_follows_float64(rule):
     q = Quantizer(FP134, 1, True, Mode(), rule=rule)
     for value, scale in ((1e200, 665), (1e205, 666), (1e205, 667), (1.999 * 2.0**666, 667 + (rule == "rounded"))):
         q(torch.tensor([value, 1.0], dtype=torch.float64), True)
-        move_scales([q])
+        Scales([q]).move()
         assert q.scale == scale
     state = copy.deepcopy(q.state_dict())
     again = Quantizer(FP134, 1, True, Mode(), rule=rule)

@@ -20,6 +20,7 @@ from torchvision.models import resnet18 as stock_resnet18
 import lpt
 from lpt.execution.bf16 import ExactProducts
 from lpt.execution.packing import Packing
+from lpt.formats.kernels import Library
 from lpt.models import LSTMLanguageModel, ResNet, Transformer, torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +77,7 @@ def trained(
     torch.manual_seed(0)
     model, loss = make()
     handle = lpt.attach_(model, lpt.DataFlow(**flow))
-    handle.mode.fused = fuse
+    handle.mode.kernels = Library(ahead=False) if fuse else None
     packing = Packing(handle) if packed else None
     gradients = []
     for step in range(steps):

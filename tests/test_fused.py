@@ -8,6 +8,7 @@ import lpt
 import lpt.dataflow.quantizer
 from lpt.dataflow.quantizer import Mode, Quantizer
 from lpt.formats.fused import fused
+from lpt.formats.kernels import Library
 from lpt.models import ResNet
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
@@ -27,9 +28,9 @@ def left_behind(
     # oneDNN's backward of 4 channels, channels last, reads what it should not on some processors (torch 2.14).
     model = ResNet(8, classes=4, in_channels=3, width=8).to(device, memory_format=layout)  # type: ignore[call-overload]
     handle = lpt.attach_(model, lpt.DataFlow(**flow))  # type: ignore[arg-type]
-    handle.mode.fused = fuse
+    handle.mode.kernels = kernels = Library(ahead=False) if fuse else None
     opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    held = lpt.attach_weights_(model, opt, weights, fused=fuse)
+    held = lpt.attach_weights_(model, opt, weights, kernels=kernels)
     for i in range(3):
         x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(i)).to(device, memory_format=layout)
         opt.zero_grad()
@@ -60,7 +61,9 @@ def test_views_and_odd_layouts(device: str) -> None:
     views = [x, x.permute(2, 0, 1), x[:, ::2], x[0, 0, :1], x[:0], x[:, :1].expand(6, 5, 4), x[2, 3, 1]]
     views += [rows, rows[:1], rows[:0], rows[0], rows.view(4, 5, 256)]
     for key in (None, "seed"):
-        plain, once = (Quantizer(lpt.formats.get("fp134"), 1, True, Mode(fused=f), key) for f in (False, True))
+        plain, once = (
+            Quantizer(lpt.formats.get("fp134"), 1, True, Mode(kernels=k), key) for k in (None, Library(ahead=False))
+        )
         for quantizer in (plain, once):
             quantizer.to(x.device)
             quantizer.scale.fill_(2)
@@ -76,12 +79,13 @@ def test_rows_give_the_bits_of_flat_memory(monkeypatch: pytest.MonkeyPatch) -> N
     x[0, 0, :3] = torch.tensor([torch.inf, torch.nan, -0.0])
     x[3, 1, 7] = -100
     for seed in (None, "seed"):
-        plain, once = (Quantizer(lpt.formats.get("fp134"), 1, True, Mode(fused=f), seed) for f in (False, True))
+        plain, once = (
+            Quantizer(lpt.formats.get("fp134"), 1, True, Mode(kernels=k), seed) for k in (None, Library(ahead=False))
+        )
         for quantizer in (plain, once):
             quantizer.scale.fill_(2)
             quantizer.started = True
-        rows = lambda t: t.as_strided((t.numel() // 1024, 1024), (1024, 1))  # noqa: E731
-        monkeypatch.setattr(lpt.dataflow.quantizer, "_rows", rows)
+        monkeypatch.setattr(lpt.dataflow.quantizer, "flat", lambda t: t.view(-1, 1024))
         for part in (x, x[:3], x[5:]):
             assert torch.equal(plain(part, True).nan_to_num(77), once(part, True).nan_to_num(77))
         assert plain.seen == once.seen == 100

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import DataFlow, Flow, attach_, attach_weights_
+from ..formats.kernels import Library
 
 
 class Stepping:
@@ -27,8 +28,8 @@ class Stepping:
     def quantize(self, fuse: bool, scaling: str = "tracked") -> Flow:
         """A, E and G in FP134, weights log4_hyst; with `fuse` the rounding is compiled. Returns the data flow."""
         self.flow = attach_(self.model, DataFlow(scaling=scaling))
-        self.flow.mode.fused = fuse
-        attach_weights_(self.model, self.optimizer, "log4_hyst", fused=fuse)
+        self.flow.mode.kernels = kernels = Library(wait=True) if fuse else None
+        attach_weights_(self.model, self.optimizer, "log4_hyst", kernels=kernels)
         return self.flow
 
     def loss(self) -> Tensor:

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
 from ..dataflow import DataFlow, Flow, attach_
 from ..errors import UserError
 from ..execution.bf16 import ExactProducts
 from ..execution.packing import Packing
-from ..formats.fused import why_not_fused
+from ..formats.kernels import Library
 from ..weights import QuantizedWeights
 from .step import every_rank, own_rank
 
@@ -26,8 +25,8 @@ class Quantization(pl.Callback):
     Args:
         flow: formats of A, E and G.
         weights: model -> its quantized weights.
-        compile: False; "rounding", to compile the rounding alone; True, to compile the model as well, once every
-            tracked scale has started: with the second step, as a rule.
+        compile: "auto", rounding eagerly until its compiled code is there; "rounding", waiting for that code; True, to
+            compile the model as well, once every tracked scale has started: with the second step, as a rule; False.
         packed: keep codes for the backward pass (`lpt/execution/packing.py`).
         bf16: the Trainer's precision is bf16-mixed (`lpt/execution/bf16.py`).
 
@@ -47,6 +46,7 @@ class Quantization(pl.Callback):
         self._execution: list[ExactProducts | Packing] = []
         self._hook: Any = None
         self._compiled = False
+        self.kernels: Library | None = None
 
     @staticmethod
     def of(trainer: pl.Trainer) -> Quantization:
@@ -74,11 +74,9 @@ class Quantization(pl.Callback):
             self._execution.append(ExactProducts(self.flow))
         if self.packed:
             self._execution.append(Packing(self.flow))
-        if self.compile and (why_not := why_not_fused()):
-            self.compile = False
-            message = f"torch.compile does not work here, so all runs eagerly: slower, but the same values ({why_not})"
-            rank_zero_warn(message)
-        self.flow.mode.fused = self.weights.fused = bool(self.compile)
+        if self.compile:
+            self.kernels = Library(wait=self.compile != "auto")
+        self.flow.mode.kernels = self.weights.kernels = self.kernels
 
     def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
         optimizer = trainer.optimizers[0]
@@ -110,6 +108,8 @@ class Quantization(pl.Callback):
             self.flow.remove()
         if self._hook is not None:
             self._hook.remove()
+        if self.kernels is not None and self.kernels.why_not and trainer.is_global_zero:
+            print(f"some of it ran eagerly: slower, but the same values ({self.kernels.why_not})", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
         return {"flow": every_rank(self.flow.state_dict()), "weights": self.weights.state_dict()}

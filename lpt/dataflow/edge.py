@@ -92,6 +92,7 @@ class Edge:
 
     def exchange(self, make: Maker) -> None:
         """Take quantizers from `make` from now on."""
+        self.mode.changes += 1
         self.make = make
         self.activation, self.error = make("")
         self.others: dict[str, tuple[Quantizer | None, Quantizer | None]] = {}
@@ -102,6 +103,7 @@ class Edge:
             return output if mode.tracer is None else mode.tracer.edge(self.name, output)
         if not self.ran:
             self.ran = True
+            mode.changes += 1
         if isinstance(output, Tensor):
             return self._first(output)
         return mapped(output, self._placed)
@@ -124,6 +126,7 @@ class Edge:
     def at(self, place: str) -> tuple[Quantizer | None, Quantizer | None]:
         """The quantizers of one place; made if there are none yet."""
         if place not in self.others:
+            self.mode.changes += 1
             self.others[place] = self.make(place)
         return self.others[place]
 

@@ -20,7 +20,7 @@ from .edge import Edge
 from .placing import INPUT, Placing
 from .quantizer import Mode, Quantizer
 from .saving import load, parts
-from .scales import move_scales
+from .scales import Scales
 from .spec import DataFlow
 
 __all__ = ["HANDLE", "INPUT", "Flow"]
@@ -46,6 +46,8 @@ class Flow:
                 self.gradients[name] = quantizer
         self._weights = {name: weights[name] for name in self.gradients}
         self._structure = Structure(model)
+        self._found: tuple[int, dict[str, Quantizer]] | None = None  # all quantizers, and mode.changes at the time
+        self._scales: tuple[dict[str, Quantizer], Scales] | None = None
 
     @property
     def edges(self) -> dict[str, Edge]:
@@ -76,7 +78,10 @@ class Flow:
                     p.grad.copy_(quantizer(p.grad, True))
                 else:
                     p.grad = _rounded(name, quantizer, p.grad)
-        move_scales(list(self._parts().values()))
+        parts = self._parts()
+        if self._scales is None or self._scales[0] is not parts or not self._scales[1].whole():
+            self._scales = parts, Scales(parts.values())
+        self._scales[1].move()
 
     def changed(self) -> str:
         """What of the model is no longer what it was at `attach_`; "" if nothing."""
@@ -150,7 +155,9 @@ class Flow:
         load(self.placing, self.gradients, state)
 
     def _parts(self) -> dict[str, Quantizer]:
-        return parts(self.placing, self.gradients)
+        if self._found is None or self._found[0] != self.mode.changes:
+            self._found = self.mode.changes, parts(self.placing, self.gradients)
+        return self._found[1]
 
     def _counted(self) -> dict[str, dict[str, float]]:
         shares: dict[str, dict[str, float]] = {}

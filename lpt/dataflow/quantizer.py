@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -14,13 +13,11 @@ import torch
 from torch import Tensor
 
 from ..formats import Format
-from ..formats.fused import fused
+from ..formats.kernels import ROW, Kernel, Library, flat
 from ..formats.scaling import NO_SCALE, amax_of, exponent_of
 
 if TYPE_CHECKING:
     from .tracing import Tracer
-
-ROW = 1024  # elements that a block of a GPU's threads rounds at once
 
 
 @dataclass
@@ -29,10 +26,11 @@ class Mode:
 
     on: bool = True  # quantize at all
     observing: bool = True  # let scales see the data and generators advance
-    fused: bool = False  # compile the rounding into one pass over memory
+    kernels: Library | None = None  # compiled passes over memory; None computes eagerly
     counting: bool = False  # count saturation, underflow, nan and infinities
     duals: list[Tensor] | None = None  # where an audit collects the sums of two values that were made
     made: Callable[[Tensor, Format, Tensor], None] | None = None  # is told of values, their format and scale
+    changes: int = 0  # counts whatever gives the model other quantizers
     tracer: Tracer | None = None  # follows values from Edge to Edge while nothing is quantized
 
     @contextmanager
@@ -51,7 +49,7 @@ class Mode:
 class Quantizer:
     """Rounds a tensor to `format` at a scale that is either its own (current) or follows it slowly (tracked).
 
-    A tracked scale starts at the first tensor's exponent + room and then moves in `move_scales`, by one at the most.
+    A tracked scale starts at the first tensor's exponent + room and then moves in `Scales.move`, by one at the most.
     It is read, but not started or moved, while `observing` is off or the model evaluates. Infinities are marks (of a
     mask, of an overflow) and no magnitudes: they stay what they are, and everything finite stays finite.
 
@@ -84,6 +82,7 @@ class Quantizer:
         own_rest = dual and not shared
         self.rest = Quantizer(format, room, tracked, mode, key and f"{key}/rest", rule=rule) if own_rest else None
         self.shared = dual and shared
+        self._kernels: dict[Callable[..., Tensor], Kernel] = {}  # of what is done to a tensor
         self.counts: Tensor | None = None  # elements, saturated, underflowed, nan, infinite
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
@@ -114,9 +113,9 @@ class Quantizer:
         return q
 
     def _rounded(self, x: Tensor, observing: bool, key: Tensor | None) -> Tensor:
-        run = _fused if self.mode.fused and not torch.compiler.is_compiling() else _plain
+        run = self._run
         if not self.tracked:
-            return run(_at_own_scale, self.format, x, key, self.room, self.rule)
+            return run(_at_own_scale, (self.format, self.room, self.rule), x, key)
         if not self.started:
             scale = self._scale(x)
             if observing:
@@ -124,8 +123,26 @@ class Quantizer:
                 _see(x, self.seen)
             return _round(self.format, x, self.format.scale_for(scale), key)
         if observing:
-            return run(_seen_and_rounded, self.format, x, key, self.scale, self.seen)
-        return run(_at_scale, self.format, x, key, self.scale)
+            return run(_seen_and_rounded, (self.format,), x, key, self.scale, self.seen)
+        return run(_at_scale, (self.format,), x, key, self.scale)
+
+    def _run(self, step: Callable[..., Tensor], constants: tuple[Any, ...], x: Tensor, *rest: Tensor | None) -> Tensor:
+        """step(*constants, x, *rest): on x's memory as it lies, so that one compilation serves every shape."""
+        kernels = self.mode.kernels
+        if kernels is None or torch.compiler.is_compiling():
+            return step(*constants, x, *rest)
+        if rest[0] is not None:  # random bits go by an element's index, not by its place in memory
+            x = x.contiguous()
+        memory = flat(x)
+        if memory is None:
+            return step(*constants, x, *rest)
+        if step is _seen_and_rounded and x.device.type != "cpu":
+            memory = rows(memory)
+        kernel = self._kernels.get(step)
+        if kernel is None or kernel.library is not kernels:
+            kernel = self._kernels[step] = kernels.kernel(step, *constants)
+        q: Tensor = kernel(memory, *rest)
+        return q.as_strided(x.shape, x.stride()).data  # no view to autograd, which lets nobody write into those
 
     def _scale(self, x: Tensor) -> Tensor:
         """The exponent of the top octave: the tracked one, or, where there is none, that of x; 0-dim."""
@@ -168,7 +185,7 @@ class Quantizer:
         return "dual_shared" if self.shared else "dual" if self.rest is not None else ""
 
     def state_dict(self) -> dict[str, object]:
-        return {"scale": self.scale, "seen": self.seen, "key": self.key}
+        return {"scale": self.scale.clone(), "seen": self.seen.clone(), "key": self.key}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         seen = state["seen"]
@@ -194,7 +211,7 @@ def _seen_and_rounded(format: Format, x: Tensor, key: Tensor | None, scale: Tens
     return q
 
 
-def _at_own_scale(format: Format, x: Tensor, key: Tensor | None, room: int, rule: str) -> Tensor:
+def _at_own_scale(format: Format, room: int, rule: str, x: Tensor, key: Tensor | None) -> Tensor:
     return _round(format, x, format.scale_of(x, room=room, rule=rule) if format.scaled else 0, key)
 
 
@@ -215,37 +232,6 @@ def _see(x: Tensor, seen: Tensor) -> None:
     seen.copy_(torch.maximum(seen, amax.to(seen.dtype).reshape(())))
 
 
-def _plain(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:
-    return step(format, x, key, *rest)
-
-
-def _fused(step: Callable[..., Tensor], format: Format, x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:
-    """The same on x's memory as it lies, so that one compilation serves every shape."""
-    if key is not None:  # random bits go by an element's index, not by its place in memory
-        x = x.contiguous()
-    # Sizes 0 and 1 would be compiled for; a view's memory may have gaps, or hold one value for several elements.
-    if x.numel() < 2 or torch.empty_like(x, device="meta").stride() != x.stride():
-        return step(format, x, key, *rest)
-    memory = _rows if step is _seen_and_rounded else _flat
-    q = _kernel(step, format)(memory(x), key, *rest)
-    return q.as_strided(x.shape, x.stride()).data  # no view to autograd, which lets nobody write into those
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.as_strided((x.numel(),), (1,))
-
-
-def _rows(x: Tensor) -> Tensor:
-    """x's memory, on a GPU in rows where they fit: Triton then rounds and finds the rows' maxima in one pass."""
-    if x.device.type == "cpu" or x.numel() % ROW or x.numel() == ROW:
-        return _flat(x)
-    return x.as_strided((x.numel() // ROW, ROW), (ROW, 1))
-
-
-@functools.cache
-def _kernel(step: Callable[..., Tensor], format: Format) -> Callable[..., Tensor]:
-    # The result is a new tensor: written into a given one, inductor would find the maximum in a loop of its own.
-    def run(x: Tensor, key: Tensor | None, *rest: Any) -> Tensor:
-        return step(format, x, key, *rest)
-
-    return fused(run, ROW)
+def rows(x: Tensor) -> Tensor:
+    """Memory in rows, where it fits: Triton then rounds and finds the rows' maxima in one pass."""
+    return x if x.numel() % ROW or x.numel() == ROW else x.view(-1, ROW)

@@ -70,6 +70,7 @@ def _make_places(placing: Placing, state: Mapping[str, Any]) -> None:
         if edge is None or kind.startswith("gradient"):
             continue
         edge.ran = edge.ran or edge.waits
+        placing.mode.changes += 1
         if place := name[len(module) :]:
             edge.at(place)
             if module == INPUT:

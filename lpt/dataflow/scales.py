@@ -1,6 +1,9 @@
 """Tracked scales move here, all of a model's together, once an optimizer step."""
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Iterable
 
 import torch
 
@@ -10,40 +13,62 @@ from .quantizer import Quantizer
 _CPU = torch.device("cpu")
 
 
-def move_scales(quantizers: list[Quantizer]) -> None:
-    """One step of every tracked scale: clamp(e + room - scale, -1, 1), e the exponent of the largest |x| seen.
+class Scales:
+    """The tracked scales of many quantizers in one tensor, and what they saw in another; each holds views of these.
 
-    A scale that saw nothing but zeros stays. With several processes all take the largest |x| and scale of any.
+    Args:
+        quantizers: those without a tracked scale are passed over. Their scales and what they saw stay what they are.
     """
-    moving = sorted((q for q in quantizers if q.tracked), key=_counts)
-    if not moving:
-        return
-    device = next((q.scale.device for q in moving if q.scale.device != _CPU), _CPU)
-    for q in moving:
-        if q.scale.device != device:  # it has not seen a tensor yet
-            q.to(device)
-    wide = any(q.seen.dtype == torch.float64 for q in moving)
-    dtype, integer = (torch.float64, torch.int64) if wide else (torch.float32, torch.int32)
-    seen = torch.stack([q.seen.to(dtype) for q in moving])
-    scale = torch.stack([q.scale for q in moving])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
-        torch.distributed.all_reduce(scale, torch.distributed.ReduceOp.MAX)
-    groups = [list(same) for _, same in itertools.groupby(moving, _counts)]
-    alike = [(group[0], len(group)) for group in groups]
-    # Filled in where they are needed, since numbers that are sent to a GPU make the host wait for it.
-    room = torch.cat([scale.new_full((n,), q.room) for q, n in alike])
-    carry = torch.cat([scale.new_full((n,), q.format.carry(q.rule, dtype), dtype=integer) for q, n in alike])
-    move = (exponent_of(seen, carry=carry) + room - scale).clamp(-1, 1)
-    moved = torch.where((seen > 0) & (scale != NO_SCALE), scale + move, scale)
-    torch._foreach_copy_([q.scale for q in moving], list(moved.unbind()))
-    torch._foreach_zero_([q.seen for q in moving])
-    # Asking a GPU costs a wait for it, so what may still be without a scale is asked for at steps 1, 2, 4, 8, ...
-    waiting = [q for q in moving if not q.started]
-    for q in waiting:
-        q.steps += 1
-        if q.steps.bit_count() == 1:
-            q.started = q.scale.is_meta or bool(q.scale != NO_SCALE)  # a meta tensor has no value to tell
+
+    def __init__(self, quantizers: Iterable[Quantizer]) -> None:
+        self.quantizers = sorted((q for q in quantizers if q.tracked), key=_counts)
+        device = next((q.scale.device for q in self.quantizers if q.scale.device != _CPU), _CPU)
+        wide = any(q.seen.dtype == torch.float64 for q in self.quantizers)
+        dtype, integer = (torch.float64, torch.int64) if wide else (torch.float32, torch.int32)
+        with torch.inference_mode(False), torch.no_grad():
+            size = len(self.quantizers)
+            self.scale = torch.empty(size, dtype=torch.int32, device=device)
+            self.seen = torch.empty(size, dtype=dtype, device=device)
+            for q, scale, seen in zip(self.quantizers, self.scale.unbind(), self.seen.unbind(), strict=True):
+                q.to(device)
+                q.scale, q.seen = scale.copy_(q.scale), seen.copy_(q.seen)
+            alike = [list(same) for _, same in itertools.groupby(self.quantizers, _counts)]
+            # Filled in where they are needed, since numbers that are sent to a GPU make the host wait for it.
+            self._room = self._filled([(len(group), group[0].room) for group in alike], torch.int32)
+            carries = [(len(group), group[0].format.carry(group[0].rule, dtype)) for group in alike]
+            self._carry = self._filled(carries, integer)
+        self._views = [(q.scale, q.seen) for q in self.quantizers]
+
+    def _filled(self, runs: list[tuple[int, int]], dtype: torch.dtype) -> torch.Tensor:
+        parts = [torch.full((count,), value, dtype=dtype, device=self.scale.device) for count, value in runs]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=dtype, device=self.scale.device)
+
+    def whole(self) -> bool:
+        """Whether every quantizer still holds its views: it may have moved to a device, or come to see float64."""
+        return all(
+            q.scale is scale and q.seen is seen for q, (scale, seen) in zip(self.quantizers, self._views, strict=True)
+        )
+
+    def move(self) -> None:
+        """One step of every scale: clamp(e + room - scale, -1, 1), e the exponent of the largest |x| seen.
+
+        A scale that saw nothing but zeros stays. With several processes all take the largest |x| and scale of any.
+        """
+        if not self.quantizers:
+            return
+        seen, scale = self.seen, self.scale
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
+            torch.distributed.all_reduce(scale, torch.distributed.ReduceOp.MAX)
+        move = (exponent_of(seen, carry=self._carry) + self._room - scale).clamp_(-1, 1)
+        scale.add_(move.mul_((seen > 0) & (scale != NO_SCALE)))
+        seen.zero_()
+        # Asking a GPU costs a wait for it, so what may still be without a scale is asked for at steps 1, 2, 4, 8, ...
+        for q in self.quantizers:
+            if not q.started:
+                q.steps += 1
+                if q.steps.bit_count() == 1:
+                    q.started = bool(q.scale != NO_SCALE)
 
 
 def _counts(quantizer: Quantizer) -> tuple[int, int]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..dataflow.quantizer import ROW, _rows
+from ..dataflow.quantizer import rows
 from ..formats import Format
 from ..formats.base import NAN_CODE
-from ..formats.fused import fused
+from ..formats.kernels import Library
 from ..formats.scaling import times_power_of_two
 from .bf16 import fits
 
-R = TypeVar("R")
 PIECE = 1 << 15  # elements; no more, since torch would wake its threads for each piece
 
 
@@ -28,7 +26,7 @@ class Grid(Protocol):
     scale: Tensor
     dtype: torch.dtype
     mark: Tensor | None
-    fused: bool  # codes are made and read by compiled code
+    kernels: Library | None  # codes are made and read by compiled code
 
 
 @cache
@@ -63,8 +61,9 @@ def mark_of(least: Tensor, most: Tensor) -> Tensor:
 def encode(grid: Grid, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `grid.format.encode`, for x [n] whose values are of the grid already; and the extremes of x."""
     table = _table(grid.format, x.device)
-    if grid.fused and x.numel() > 1:  # sizes 0 and 1 would be compiled for
-        codes, least, most = _compiled(_codes_and_extremes)(_rows(x), table, grid.scale)
+    if grid.kernels is not None:
+        memory = x if x.device.type == "cpu" else rows(x)
+        codes, least, most = grid.kernels.kernel(_codes_and_extremes, fixed=(1,))(memory, table, grid.scale)
         return codes.view(-1), least.amin(), most.amax()
     codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     extremes: list[Tensor] = []
@@ -79,8 +78,9 @@ def decode(grid: Grid, codes: Tensor) -> Tensor:
     """As `grid.format.decode`, for codes [n]."""
     assert grid.mark is not None
     values = _values(grid.format, codes.device)
-    if grid.fused and codes.numel() > 1:
-        return _compiled(_to_values)(codes, values, grid.scale, grid.mark).to(grid.dtype)
+    if grid.kernels is not None:
+        found: Tensor = grid.kernels.kernel(_to_values, fixed=(1,))(codes, values, grid.scale, grid.mark)
+        return found.to(grid.dtype)
     x = torch.empty(codes.shape, dtype=grid.dtype, device=codes.device)
     for part, filled in _pieces(codes, x):
         filled.copy_(_to_values(part, values, grid.scale, grid.mark))
@@ -106,8 +106,3 @@ def _pieces(x: Tensor, out: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Pieces of both that stay in a processor's cache."""
     piece = PIECE if x.device.type == "cpu" else max(1, x.numel())
     return list(zip(x.split(piece), out.split(piece), strict=True))
-
-
-@cache
-def _compiled(function: Callable[..., R]) -> Callable[..., R]:
-    return fused(function, ROW)

@@ -21,6 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from ..dataflow import Flow
 from ..dataflow.roles import keeps_grid
 from ..formats import Format
+from ..formats.kernels import Library
 from .codes import decode, encode, fits_a_byte, mark_of
 
 
@@ -76,7 +77,7 @@ class Packing:
     def _made(self, q: Tensor, format: Format, scale: Tensor) -> None:
         """An Edge has made `q`, values of `format` at `scale`; told by its quantizer."""
         if fits_a_byte(format) and q.dtype in (torch.float32, torch.bfloat16):
-            self._register(q, _Grid(format, scale.clone(), q.dtype, q._version, self.flow.mode.fused))
+            self._register(q, _Grid(format, scale.clone(), q.dtype, q._version, self.flow.mode.kernels))
 
     def _register(self, q: Tensor, grid: _Grid) -> None:
         memory = _memory(q)
@@ -97,7 +98,7 @@ class Packing:
         if _memory(output) == _memory(args[0]):
             grid.version = output._version
         else:
-            self._register(output, _Grid(grid.format, grid.scale, grid.dtype, output._version, grid.fused))
+            self._register(output, _Grid(grid.format, grid.scale, grid.dtype, output._version, grid.kernels))
 
     def _grid_of(self, x: Tensor) -> _Grid | None:
         grid = self._grids.get(_memory(x))
@@ -118,11 +119,13 @@ class Packing:
 class _Grid:
     """The memory that holds values of `format` at `scale`, as long as its version is `version` (None: any).
 
-    `fused`: codes are made and read by compiled code.
+    `kernels`: codes are made and read by compiled code.
     """
 
-    def __init__(self, format: Format, scale: Tensor, dtype: torch.dtype, version: int | None, fused: bool) -> None:
-        self.format, self.scale, self.dtype, self.version, self.fused = format, scale, dtype, version, fused
+    def __init__(
+        self, format: Format, scale: Tensor, dtype: torch.dtype, version: int | None, kernels: Library | None
+    ) -> None:
+        self.format, self.scale, self.dtype, self.version, self.kernels = format, scale, dtype, version, kernels
         self.codes: Tensor | None = None  # of the whole memory; made when first needed
         self.mark: Tensor | None = None  # what the code of nan stands for
         self.plain = False  # codes would not hold it

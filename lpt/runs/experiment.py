@@ -214,12 +214,12 @@ def make_quantization(cfg: DictConfig) -> Quantization:
     flow = cfg.format.copy()
     with open_dict(flow):
         flow.pop("value", None)  # it only fills in activation, error and gradient
-    if cfg.compile not in (False, True, "rounding"):
-        raise UserError(f"compile={cfg.compile!r}: give false, rounding or true")
+    if cfg.compile not in (False, True, "auto", "rounding"):
+        raise UserError(f"compile={cfg.compile!r}: give auto, rounding, true or false")
     if cfg.memory not in ("plain", "packed"):
         raise UserError(f"memory={cfg.memory!r}: give plain or packed")
     if cfg.memory == "packed" and cfg.compile is True:
-        raise UserError("memory=packed works module by module: take it with compile=rounding or compile=false")
+        raise UserError("memory=packed works module by module: take it with compile=rounding, auto or false")
     execution = {"compile": cfg.compile, "packed": cfg.memory == "packed", "bf16": cfg.precision == "bf16"}
     return Quantization(build("format", flow), maker("weights", cfg.weights), **execution)
 

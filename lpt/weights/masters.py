@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import formats
+from ..formats.kernels import Library
 from ..formats.scaling import RULES
 from . import rules, state
 from .holding import Holding
@@ -63,7 +64,7 @@ class QuantizedWeights(Holding):
         skip: globs of parameter names to leave in full precision.
         room: octaves of headroom of the weight's scale.
         seed: of all stochastic rounding; the same on all ranks.
-        fused: compile the update into one pass over each weight; the bits stay the same.
+        kernels: compiled passes over each weight (`lpt.formats.kernels.Library`); the bits stay the same.
 
     Attributes:
         left_out: what looks like a weight and is not quantized, by name: the reason.
@@ -91,11 +92,11 @@ class QuantizedWeights(Holding):
         skip: Sequence[str] = (),
         room: int = 0,
         seed: int = 0,
-        fused: bool = False,
+        kernels: Library | None = None,
     ) -> None:
         _check(locals())
         self.scheme = rules.scheme(scheme, format, width)
-        self.model, self.fused = model, fused
+        self.model, self.kernels = model, kernels
         self.swapped = False
         self.stepping: Optimizer | None = None  # whose step the masters are in for
         self.calls = 0  # of `update`, and so the counter of all random bits
@@ -181,7 +182,7 @@ class QuantizedWeights(Holding):
                 w.master.copy_(self._master_format.round(w.master, stochastic=self._key(w, "master")))
         if active:
             stochastic = self.scheme.stochastic
-            flips = [w.next(self.fused, self._key(w, "quantized") if stochastic else None) for w in active]
+            flips = [w.next(self.kernels, self._key(w, "quantized") if stochastic else None) for w in active]
             torch._foreach_add_([w.flips for w in active], flips)
             for w in active:
                 w.wrote()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..formats import Format
-from ..formats.fused import fused as compiled
 from ..formats.scaling import NO_SCALE
 from .rules import Scheme
 
@@ -94,12 +91,8 @@ def _moved(scale: Tensor, largest: Tensor) -> Tensor:
     return torch.where(largest == NO_SCALE, scale, moved)  # and stays while all are zero
 
 
-@functools.cache
-def fused_step(plan: Plan) -> Callable[..., Tensor]:
-    """`step`, compiled; a weight of one scale is a row, another is a row a channel."""
-    rows = Channels(0)
-
-    def run(master: Tensor, quantized: Tensor, scale: Tensor, upcoming: Tensor | None, key: Tensor | None) -> Tensor:
-        return step(plan, rows, master, quantized, scale, upcoming, key)
-
-    return compiled(run)
+def step_rows(
+    plan: Plan, master: Tensor, quantized: Tensor, scale: Tensor, upcoming: Tensor | None, key: Tensor | None
+) -> Tensor:
+    """`step` for compiled code: a weight of one scale is a row [1, n], another is a row a channel."""
+    return step(plan, Channels(0), master, quantized, scale, upcoming, key)

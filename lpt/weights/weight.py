@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .step import Channels, Plan, fused_step, step
+from ..formats.kernels import Library
+from .step import Channels, Plan, step, step_rows
 
 
 class Weight:
@@ -182,13 +183,13 @@ class Weight:
             p.grad = self._grad
         self._grad = None
 
-    def next(self, fused: bool, key: Tensor | None) -> Tensor:
+    def next(self, kernels: Library | None, key: Tensor | None) -> Tensor:
         """Write the next quantized weight over the last one; level flips and regrid flips, int64 [2]."""
         master, quantized, channels = self.master, self.quantized, self.channels
         one_view = channels.groups == 1 and channels.dim in (0, None)
-        if fused and one_view and quantized.is_contiguous() and master.is_contiguous():
+        if kernels is not None and one_view and quantized.is_contiguous() and master.is_contiguous():
             rows = 1 if channels.dim is None else len(master)
-            run = fused_step(self.plan)
+            run = kernels.kernel(step_rows, self.plan)
             scales = [None if s is None else s.view(rows, 1) for s in (self.scale, self.upcoming)]
             return run(master.view(rows, -1), quantized.view(rows, -1), *scales, key)
         views = channels.view(master), channels.view(quantized)

@@ -1,0 +1,219 @@
+"""Chains of small operations as one pass over memory: compiled ahead of time from their one definition.
+
+    library = Library()                                # code on disk, shared by all runs and processes
+    rounded = library.kernel(at_scale, format)         # the definition is at_scale(format, x, key, scale)
+    q = rounded(x, None, scale)                        # eager until its code is there, compiled from then on
+
+Eager and compiled code give the same bits, so a run may change over at any moment: a child process compiles
+(`compiling`) while the run goes on. Compiled code is called without guards, since a variant is chosen by all that it
+was compiled for: dtypes, device, which sizes are 1, and whether threads share the work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import compiling
+from .fused import fused
+from .shelf import Shelf, Unkeyable
+
+ROW = 1024  # elements that a block of a GPU's threads takes at once
+MANY = 10_000  # sizes that a kernel remembers
+WORTH = 2000  # eager passes, some thirty steps of a small network, before a child process is started
+PARALLEL = 1 << 15  # elements from which on several threads are faster than one
+Run = Callable[[tuple[Any, ...]], Any]
+
+
+class Library:
+    """Kernels, their code on disk, and the child process that compiles what is missing.
+
+    Args:
+        folder: of the compiled code; the user's cache folder if None (`LPT_CACHE`, or that of the system).
+        wait: wait for code that is being compiled; or else compute eagerly until it is there.
+        ahead: compile ahead of time; or else by torch.compile, in this process, as it is always done for a GPU.
+    """
+
+    def __init__(self, folder: Path | None = None, wait: bool = False, ahead: bool = True) -> None:
+        self.shelf = Shelf(folder)
+        self.wait, self.ahead = wait, ahead
+        self.loaded: dict[str, Any] = {}  # key -> a loader with `run`
+        self.failed: dict[str, str] = {}  # key -> why there is no code
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
+        self._missing: set[str] = set()  # what the shelf did not have
+        self._asked: set[str] = set()
+        self._eager = 0  # passes made for want of code
+        self._answered = threading.Condition()
+        self._compiler: compiling.Compiler | None = None
+
+    def kernel(self, function: Callable[..., Any], *constants: Any, fixed: tuple[int, ...] = ()) -> Kernel:
+        """The kernel of `function(*constants, *tensors)`, one for each function and constants.
+
+        Args:
+            function: of a module, so that the child process finds it. It takes contiguous tensors or None behind
+                the constants, returns a tensor or several, and may write into those that it takes.
+            constants: numbers, strings, formats, schemes: whatever `shelf.describe` can tell apart.
+            fixed: positions of tensors whose sizes are compiled in, such as tables.
+        """
+        own = (function, *((type(constant), constant) for constant in constants))
+        if own not in self._kernels:
+            self._kernels[own] = Kernel(self, function, constants, fixed)
+        return self._kernels[own]
+
+    @property
+    def why_not(self) -> str:
+        """Why something is computed eagerly for good; "" if nothing is."""
+        return next(iter(self.failed.values()), "")
+
+    def find(self, key: str, job: Callable[[], compiling.Job]) -> Any:
+        """The loader of `key`; None as long as there is none. What is missing is asked for once.
+
+        Without `wait` not before some use of eager code has shown that there is a run worth compiling for.
+        """
+        if key not in self._missing and key not in self.loaded:
+            path = self.shelf.find(key)
+            if path is None:
+                self._missing.add(key)
+            else:
+                self._load(key, path)
+        if key in self._missing and key not in self._asked:
+            self._eager += 1
+            if self.wait or self._eager > WORTH:
+                self._asked.add(key)
+                self._ask(job())
+        if self.wait:
+            with self._answered:
+                self._answered.wait_for(lambda: key in self.loaded or key in self.failed)
+        return self.loaded.get(key)
+
+    def _ask(self, job: compiling.Job) -> None:
+        if self._compiler is None:
+            self._compiler = compiling.Compiler(self._answer, patient=not self.wait)
+        self._compiler.ask(job)
+
+    def _answer(self, key: str, why_not: str) -> None:
+        """Called by the compiler's thread when a job is done."""
+        path = None if why_not else self.shelf.find(key)
+        if path is None:
+            with self._answered:
+                self.failed[key] = why_not or "the compiled code is damaged"
+                self._answered.notify_all()
+        else:
+            self._load(key, path)
+
+    def _load(self, key: str, path: Path) -> None:
+        try:
+            loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)  # type: ignore[attr-defined]
+        except Exception as error:  # whatever a broken package raises
+            loader, why_not = None, str(error).splitlines()[0]
+        with self._answered:
+            if loader is None:
+                self.failed[key] = why_not
+            else:
+                self.loaded[key] = loader
+            self._answered.notify_all()
+
+
+def flat(x: Tensor) -> Tensor | None:
+    """The memory of x as it lies, a view [n]; None if it has gaps, or holds one value for several elements."""
+    if x.is_contiguous():
+        return x.view(-1)
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.as_strided((x.numel(),), (1,))
+    dense = x.numel() > 0 and torch.empty_like(x, device="meta").stride() == x.stride()
+    return x.as_strided((x.numel(),), (1,)) if dense else None
+
+
+class Kernel:
+    """One function over some constants, as the library has it for each variant of its arguments."""
+
+    def __init__(
+        self, library: Library, function: Callable[..., Any], constants: tuple[Any, ...], fixed: tuple[int, ...] = ()
+    ) -> None:
+        self.library, self.function, self.constants, self.fixed = library, function, constants, fixed
+        self._known: dict[tuple[Any, ...], Run] = {}  # by the first argument's size and all dtypes: a short cut
+        self._runs: dict[tuple[Any, ...], Run | None] = {}
+        self._keys: dict[tuple[Any, ...], str] = {}
+
+    def __call__(self, *args: Tensor | None) -> Any:
+        """`function(*constants, *args)`; the first is a tensor, all are contiguous and on its device."""
+        x: Any = args[0]
+        alike = (x.shape, x.dtype, x.device, torch.get_num_threads(), *[a if a is None else a.dtype for a in args[1:]])
+        run = self._known.get(alike)
+        if run is None:
+            run = self._found(args)
+            if run is None:
+                return self.function(*self.constants, *args)
+            if len(self._known) == MANY:
+                self._known.clear()
+            self._known[alike] = run
+        return run(args)
+
+    def _found(self, args: tuple[Any, ...]) -> Run | None:
+        """The code for arguments of this kind, whatever their sizes."""
+        elements = args[0].numel()
+        if elements < 2:  # (no elements would take the sizes of another variant; one is a variant that nobody needs)
+            return None
+        variant: list[Any] = [elements >= PARALLEL and torch.get_num_threads() > 1]
+        for arg in args:
+            if arg is None:
+                variant.append(None)
+            else:
+                variant += (arg.dtype, arg.device, *[n == 1 for n in arg.shape])
+        for i in self.fixed:
+            variant.append(args[i].shape)
+        return self._runs.get(tuple(variant)) or self._find(tuple(variant), args)
+
+    def _find(self, variant: tuple[Any, ...], args: tuple[Tensor | None, ...]) -> Run | None:
+        if variant in self._runs:
+            return None  # known to stay eager
+        device = args[0].device.type  # type: ignore[union-attr]
+        if device != "cpu" or not self.library.ahead:
+            self._runs[variant] = self._by_torch() if device in ("cpu", "cuda") else None
+            return self._runs[variant]
+        if variant not in self._keys:
+            try:
+                key = self.library.shelf.key(self.function, self.constants, variant)
+            except Unkeyable as error:
+                self.library.failed[str(error)] = str(error)
+                self._runs[variant] = None
+                return None
+            self._keys[variant] = key
+        key = self._keys[variant]
+        loader = self.library.find(key, lambda: self._job(key, variant[0], args))
+        if loader is None:
+            if key in self.library.failed:
+                self._runs[variant] = None
+            return None
+        self._runs[variant] = _runner(loader)
+        return self._runs[variant]
+
+    def _by_torch(self) -> Run:
+        """By torch.compile. (Ahead-of-time code has not been tried on a GPU.)"""
+        function, constants = self.function, self.constants
+
+        def definition(*args: Tensor | None) -> Any:
+            return function(*constants, *args)
+
+        once = fused(definition, ROW)
+        return lambda args: once(*args)
+
+    def _job(self, key: str, parallel: bool, args: tuple[Tensor | None, ...]) -> compiling.Job:
+        tensors = tuple(None if arg is None else (arg.dtype, tuple(arg.shape)) for arg in args)
+        folder = self.library.shelf.folder
+        return compiling.Job(key, folder, self.function, self.constants, tensors, self.fixed, "cpu", parallel)
+
+
+def _runner(loader: Any) -> Run:
+    run = loader.run
+
+    def call(args: tuple[Any, ...]) -> Any:
+        found = run([arg for arg in args if arg is not None])
+        return found[0] if len(found) == 1 else tuple(found)
+
+    return call
