@@ -7,7 +7,7 @@
 Open `base` first: `round` scales, `_nearest` of a family decides. `octaves`, `posits`, `tables` and `identity` are the
 families, `names` finds one, `scaling` finds exponents, `noise` draws random bits, `fused` compiles a chain of
 operations into one pass over memory. `blocks` gives each block of a tensor a scale of its own (`block_scales`), cut by
-`tiles`; `specs` has `get`.
+`tiles`, compiled by `block_passes`; `specs` has `get`.
 """
 
 from .base import Format

@@ -23,40 +23,40 @@ def round_once(
 
     Args:
         blocks, x, dim, stochastic: as for `Blocks.round`.
-        out: of x's shape and dtype; may be x.
+        out: of x's shape and dtype, in other memory.
 
-    What does not fill its last block is copied first, to be filled up.
+    Fast where all blocks are whole: a shorter one at the end makes every element look up its scale.
     """
-    # Cut here and not in what is compiled: with sizes as variables that would not be seen to be the same memory.
     tiles = Tiles(x.detach(), blocks.block, dim)
-    given = None if out is None else Tiles(out, blocks.block, dim).x
-    in_place = given is not None and given.data_ptr() == out.data_ptr()  # type: ignore[union-attr]
-    target = given if in_place and given is not None else torch.empty_like(tiles.x)
+    out = torch.empty_like(x) if out is None else out
     key = fresh_key(stochastic) if isinstance(stochastic, torch.Generator) else stochastic
-    source, sink, inner = _plain(tiles, tiles.x), _plain(tiles, target), tuple(tiles.inner)
-    if source is None or sink is None:
-        source, sink = tiles.x, target
-    else:
-        inner = (1,)
-    _compiled(blocks, inner)(sink, source, key)
-    if in_place and out is not None:
+    if not tiles.full:
+        _anyhow(blocks, dim)(out, x, key)
         return out
-    result = tiles.merged(target)
-    return result if out is None else out.copy_(result)
-
-
-def _plain(tiles: Tiles, x: Tensor) -> Tensor | None:
-    """Blocks of one dimension in contiguous memory as [blocks, size] or [blocks, size, rest]: fewer variables."""
-    if len(tiles.inner) != 1 or not x.is_contiguous() or x.numel() == 0:
-        return None
-    (d,) = tiles.inner
-    rest = math.prod(x.shape[d + 1 :])
-    return x.view(-1, x.shape[d]) if rest == 1 else x.view(-1, x.shape[d], rest)
+    # Cut here and not in what is compiled: with sizes as variables that would not be seen to be the same memory.
+    source, sink = tiles.x, Tiles(out, blocks.block, dim).x
+    inner = tuple(tiles.inner)
+    if len(inner) == 1 and source.is_contiguous() and sink.is_contiguous() and x.numel() > 0:
+        # As [blocks, size] or [blocks, size, rest]: fewer variables.
+        (d,) = inner
+        rest = math.prod(source.shape[d + 1 :])
+        shape = (-1, source.shape[d]) if rest == 1 else (-1, source.shape[d], rest)
+        source, sink, inner = source.view(shape), sink.view(shape), (1,)
+    _on_tiles(blocks, inner)(sink, source, key)
+    return out
 
 
 @functools.cache
-def _compiled(blocks: Blocks, inner: tuple[int, ...]) -> Callable[..., Tensor]:
+def _on_tiles(blocks: Blocks, inner: tuple[int, ...]) -> Callable[..., Tensor]:
     def run(out: Tensor, x: Tensor, key: Tensor | None) -> Tensor:
         return out.copy_(blocks.round_tiles(x, inner, key))
 
     return fused(run, row=blocks.block[-1])
+
+
+@functools.cache
+def _anyhow(blocks: Blocks, dim: int) -> Callable[..., Tensor]:
+    def run(out: Tensor, x: Tensor, key: Tensor | None) -> Tensor:
+        return out.copy_(blocks.round(x, dim, key))
+
+    return fused(run)

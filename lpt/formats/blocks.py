@@ -93,12 +93,10 @@ class Blocks(Format):
             float32, levels above 2**128 of blocks next to it are infinite.
         """
         tiles = Tiles(x, self.block, dim)
-        if scale is None:
-            return tiles.merged(self.round_tiles(tiles.x, tiles.inner, stochastic))
         return tiles.merged(self.element.round(tiles.x, self._applied(tiles, scale), stochastic))
 
     def round_tiles(self, x: Tensor, inner: Sequence[int], stochastic: Stochastic = None) -> Tensor:
-        """`round`, of blocks that lie over the dimensions `inner` and fill them."""
+        """`round`, of whole blocks that lie over the dimensions `inner`."""
         scale = self._scales.applied(*self._scales.of(amax_within(x, inner)))
         return self.element.round(x, scale, stochastic)
 
@@ -136,11 +134,11 @@ class Blocks(Format):
         tiles = Tiles(like, self.block, dim)
         pairs = zip(tiles.parted(scales, self._scales.parts), tiles.parted(others, self._scales.parts), strict=True)
         differ = [a != b for a, b in pairs]
-        return tiles.merged(sum(differ[1:], differ[0]).expand_as(tiles.x))
+        return tiles.merged(tiles.spread(sum(differ[1:], differ[0])).expand_as(tiles.x))
 
     def _applied(self, tiles: Tiles, scale: Tensor | None) -> Scale:
         parts = self._scales.of(tiles.amax()) if scale is None else tiles.parted(scale, self._scales.parts)
-        return self._scales.applied(*parts)
+        return self._scales.applied(*map(tiles.spread, parts))
 
     def scale_for(self, exponent: Tensor) -> Tensor:
         raise ValueError(misplaced(self.name))
@@ -154,7 +152,8 @@ class Blocks(Format):
         """`round(x, dim)` as the element format's codes, uint8 in the shape of x, and the blocks' `scales`."""
         tiles = Tiles(x, self.block, dim)
         parts = self._scales.of(tiles.amax())
-        return tiles.merged(self.element.encode(tiles.x, self._scales.applied(*parts))), tiles.joined(parts)
+        scale = self._scales.applied(*map(tiles.spread, parts))
+        return tiles.merged(self.element.encode(tiles.x, scale)), tiles.joined(parts)
 
     def decode(self, codes: Tensor, scales: Tensor, dim: int = -1) -> Tensor:  # type: ignore[override]
         """The float32 values of uint8 codes at `scales`, of any integer type that holds them where they are exponents.

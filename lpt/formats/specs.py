@@ -25,11 +25,13 @@ def get(spec: FormatSpec | Mapping[str, Any]) -> Format:
     Raises:
         ValueError: anything else; the message names the nearest match.
     """
-    if isinstance(spec, Mapping):
+    if isinstance(spec, Blocks):
+        return spec
+    if isinstance(spec, Mapping) and "element" in spec:
         return _blocks(spec)
     if isinstance(spec, str) and (spec in NAMED or "/" in spec):
         return _spelt(NAMED.get(spec, spec))
-    return per_tensor(spec)
+    return per_tensor(spec)  # type: ignore[arg-type]  # and if it is none, refuse it
 
 
 @cache

@@ -12,7 +12,7 @@ from .scaling import finite_magnitude
 
 
 class Tiles:
-    """x in blocks, the last ones of a dimension filled up with zeros.
+    """x in blocks.
 
     Args:
         x: any shape.
@@ -21,7 +21,10 @@ class Tiles:
         dim: a dimension of x.
 
     Attributes:
-        x: the tiled tensor, a view where nothing had to be filled up.
+        full: all blocks are whole, or there is one shorter block only. x is then tiled, a view; otherwise it keeps its
+            shape, and what belongs to blocks is spread over their elements instead.
+        x: the tensor, tiled if `full`.
+        inner: the dimensions of a tiled tensor that lie within blocks.
 
     Raises:
         ValueError: `dim` is not a dimension of x.
@@ -29,36 +32,42 @@ class Tiles:
 
     def __init__(self, x: Tensor, block: tuple[int, ...], dim: int) -> None:
         if not isinstance(dim, int) or not -max(x.ndim, 1) <= dim < max(x.ndim, 1):
-            raise ValueError(f"dim={dim} is not a dimension of a tensor of shape {tuple(x.shape)}")
+            raise ValueError(f"dim={dim!r} is not a dimension of a tensor of shape {tuple(x.shape)}")
         self.shape = x.shape
-        x = x.reshape(1) if x.ndim == 0 else x
-        dim = dim % x.ndim
-        along = [(dim, block[-1])]
-        if len(block) == 2 and x.ndim > 1:
-            along.append(((dim - 1) % x.ndim, block[0]))
-        self.dims = sorted(d for d, _ in along)
-        self.inner = [d + 1 + i for i, d in enumerate(self.dims)]  # in the tiled tensor: where in a block
-        self.flat = x.shape
-        for d, size in sorted(along, reverse=True):
-            if 0 < x.shape[d] < size:  # one short block needs no filling up; min() would be a variable of compiled code
-                size = x.shape[d]
-            if rest := -x.shape[d] % size:
-                x = pad(x, [0, 0] * (x.ndim - 1 - d) + [0, rest])
-            x = x.unflatten(d, (x.shape[d] // size, size))
-        self.x = x
+        self.flat = x.reshape(1) if x.ndim == 0 else x
+        dim = dim % self.flat.ndim
+        sizes = {dim: block[-1]}
+        if len(block) == 2 and self.flat.ndim > 1:
+            sizes[(dim - 1) % self.flat.ndim] = block[0]
+        for d, size in sizes.items():
+            if 0 < self.flat.shape[d] < size:  # min() would be a variable of compiled code
+                sizes[d] = self.flat.shape[d]
+        self.sizes = dict(sorted(sizes.items()))
+        self.inner = [d + 1 + i for i, d in enumerate(self.sizes)]
+        self.full = all(self.flat.shape[d] % size == 0 for d, size in self.sizes.items())
+        self.x = self._tiled(self.flat) if self.full else self.flat
 
     def merged(self, y: Tensor) -> Tensor:
-        """y, in the shape of the tiles, in x's shape."""
-        for d in self.dims:
-            y = y.flatten(d, d + 1)
-        for d in self.dims:
-            if y.shape[d] != self.flat[d]:
-                y = y.narrow(d, 0, self.flat[d]).contiguous()
-        return y.view(self.shape) if self.shape != self.flat else y
+        """y, in the shape of `x`, in the shape that was given."""
+        if self.full:
+            for d in self.sizes:
+                y = y.flatten(d, d + 1)
+        return y.view(self.shape) if len(self.shape) == 0 else y
 
     def amax(self) -> Tensor:
         """The largest finite magnitude of each block, the inner dimensions kept at 1; float32 or float64."""
-        return amax_within(self.x, self.inner)
+        return amax_within(self.x if self.full else self._tiled(self.flat), self.inner)
+
+    def spread(self, part: Tensor) -> Tensor:
+        """A part in the shape of `amax`, or of one element, so that it broadcasts against `x`."""
+        if self.full:
+            return part
+        part = part.squeeze(tuple(self.inner))
+        for d, size in self.sizes.items():
+            if part.shape[d] > 1:
+                # By an index: of an expanded view torch 2.14 compiles loops that leave out the last, shorter block.
+                part = part.index_select(d, torch.arange(self.flat.shape[d], device=part.device) // size)
+        return part
 
     def joined(self, parts: tuple[Tensor, ...]) -> Tensor:
         """Parts in the shape of `amax`, without its inner dimensions; several of them stacked."""
@@ -71,7 +80,7 @@ class Tiles:
         Raises:
             ValueError: they are not of this tensor's blocks.
         """
-        outer = [size for d, size in enumerate(self.x.shape) if d not in self.inner]
+        outer = [-(-n // self.sizes.get(d, 1)) for d, n in enumerate(self.flat.shape)]
         wanted = [*([count] if count > 1 else []), *outer]
         if [*scales.shape] != wanted:
             raise ValueError(f"scales of shape {[*scales.shape]} are not those of these blocks, which have {wanted}")
@@ -79,6 +88,14 @@ class Tiles:
         for d in self.inner:
             parts = tuple(part.unsqueeze(d) for part in parts)
         return parts
+
+    def _tiled(self, x: Tensor) -> Tensor:
+        """Each dimension of blocks as two, filled up with zeros."""
+        for d, size in sorted(self.sizes.items(), reverse=True):
+            if rest := -x.shape[d] % size:
+                x = pad(x, [0, 0] * (x.ndim - 1 - d) + [0, rest])
+            x = x.unflatten(d, (x.shape[d] // size, size))
+        return x
 
 
 def amax_within(x: Tensor, inner: Sequence[int]) -> Tensor:
