@@ -87,6 +87,10 @@ class Format:
             return exponent
         return torch.where(exponent == NO_SCALE, exponent, exponent - self.anchor)
 
+    def moved(self, scale: Tensor, other: Tensor, like: Tensor) -> Tensor:
+        """Where the grids of two scales differ: bool, broadcasts against `like`, a tensor of which they are scales."""
+        return scale != other
+
     def carry(self, rule: str, dtype: torch.dtype = torch.float32) -> int:
         """What `exponent_of` adds to the bits of a largest magnitude 2**e * f, 1 <= f < 2, to follow a scale rule.
 

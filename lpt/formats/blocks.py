@@ -129,10 +129,14 @@ class Blocks(Format):
         tiles = Tiles(x, self.block, dim)
         return tiles.joined(self._scales.of(tiles.amax()))
 
-    def moved(self, scales: Tensor, others: Tensor, like: Tensor, dim: int = -1) -> Tensor:
+    def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0, rule: str = "") -> Tensor:
+        """`scales(x)`: blocks along the last dimension, whatever `channel_dim`, by the format's own room and rule."""
+        return self.scales(x)
+
+    def moved(self, scale: Tensor, other: Tensor, like: Tensor, dim: int = -1) -> Tensor:
         """bool in the shape of `like`, a tensor that these are scales of: elements whose block's scale differs."""
         tiles = Tiles(like, self.block, dim)
-        pairs = zip(tiles.parted(scales, self._scales.parts), tiles.parted(others, self._scales.parts), strict=True)
+        pairs = zip(tiles.parted(scale, self._scales.parts), tiles.parted(other, self._scales.parts), strict=True)
         differ = [a != b for a, b in pairs]
         return tiles.merged(tiles.spread(sum(differ[1:], differ[0])).expand_as(tiles.x))
 

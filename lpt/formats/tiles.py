@@ -31,8 +31,13 @@ class Tiles:
     """
 
     def __init__(self, x: Tensor, block: tuple[int, ...], dim: int) -> None:
-        if not isinstance(dim, int) or not -max(x.ndim, 1) <= dim < max(x.ndim, 1):
-            raise ValueError(f"dim={dim!r} is not a dimension of a tensor of shape {tuple(x.shape)}")
+        if not isinstance(dim, int):
+            raise ValueError(
+                f"dim={type(dim).__name__} is not the number of a dimension: a block format finds its own scales; one "
+                "that is to be used is given as scale="
+            )
+        if not -max(x.ndim, 1) <= dim < max(x.ndim, 1):
+            raise ValueError(f"dim={dim} is not a dimension of a tensor of shape {tuple(x.shape)}")
         self.shape = x.shape
         self.flat = x.reshape(1) if x.ndim == 0 else x
         dim = dim % self.flat.ndim
