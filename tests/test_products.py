@@ -73,7 +73,11 @@ def test_a_linear_layer_by_hand(on: set[str], sizes: tuple[int, int, int], seed:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sets(st.sampled_from(SLOTS)), st.tuples(*[st.integers(1, 40)] * 3), st.sampled_from(["", "a", "b", "both"]))
+@given(
+    st.sets(st.sampled_from(SLOTS), min_size=1),
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.sampled_from(["", "a", "b", "both"]),
+)
 def test_a_matrix_product_by_hand(on: set[str], sizes: tuple[int, int, int], batched: str) -> None:
     """Operands with and without a batch; where one is broadcast, its gradient is summed."""
     n, k, m = sizes

@@ -17,6 +17,7 @@ _OF = {name: product for product, pair in PRODUCTS.items() for name in pair}  # 
 _FIRST = {pair[0] for pair in PRODUCTS.values()}  # what is left over of a transform is taken out of this operand
 _USES = (*SLOTS, *PRODUCTS)  # of random bits: of each slot, and of each product's signs
 _KEY_BITS = 61
+_NARROW = (torch.bfloat16, torch.float16)
 
 
 class Product:
@@ -52,6 +53,7 @@ class Product:
             if t is not None and t.signs == "fixed"
         }
         pairs = {"dgrad_w": "w", "wgrad_x": "x", "wgrad_e": "dgrad_e"}
+        self._wide = {name for name, slot in slots.items() if slot.rounds and not _fits_bfloat16(slot.grid)}
         self.shared = {b: a for b, a in pairs.items() if self._asks(a) == self._asks(b) is not None}
 
     def next_keys(self, device: torch.device, advance: bool) -> Tensor | None:
@@ -61,16 +63,18 @@ class Product:
         if self.keys.device != device:
             self.keys, self.calls = self.keys.to(device), self.calls.to(device)
         if advance:
-            self.calls.add_(1)
+            self.calls = self.calls + 1  # another tensor: what is compiled may read this one again, in its backward
         return self.keys + self.calls
 
     def operand(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> Tensor:
         """What the product of slot `name` multiplies, made from t; in t's shape."""
         slot, transform = self.slots.get(name), self.transforms[_OF[name]]
+        t = t.detach()  # torch multiplies batches in another way where a gradient is asked for
         if transform is None and (slot is None or not slot.rounds):
             return t
         letter = name[-1]
-        y = kind.arranged(letter, t.detach())
+        narrow = t.dtype in _NARROW and (transform is not None or name in self._wide)
+        y = kind.arranged(letter, t.float() if narrow else t)
         if transform is not None:
             y = transformed(y, kind.dims[name], transform.size, self._signs(name, keys, t.device))
         if slot is not None and slot.rounds:
@@ -95,6 +99,11 @@ class Product:
             return q
         slot = self.slots.get(name)
         return self.used(kind, name[-1], q, keys) if slot is not None and slot.source == "q" else t
+
+    def width(self, product: str, dtype: torch.dtype) -> torch.dtype:
+        """What to multiply in where the result is to be `dtype`: float32 where that does not hold an operand's grid."""
+        exact = dtype not in _NARROW or (dtype == torch.bfloat16 and not self._wide & {*PRODUCTS[product]})
+        return dtype if exact or not {*PRODUCTS[product]} & self.slots.keys() else torch.float32
 
     def _rounded(self, slot: Slot, y: Tensor, dim: int, key: Tensor | None) -> Tensor:
         grid: Any = slot.grid
@@ -139,6 +148,20 @@ def _tile(slot: Slot) -> bool:
     return block is not None and len(block) == 2 and block[0] > 1
 
 
+def _fits_bfloat16(grid: Any) -> bool:
+    """Whether every value, at any power of two, is a bfloat16 and no other factor comes in."""
+    if grid.block is not None:
+        return grid.scale == "e8m0" and _fits_bfloat16(grid.element)
+    return grid.name == "bf16" or (grid._levels is not None and bool((grid.values().bfloat16() == grid.values()).all()))
+
+
+def _forward(
+    product: Product, kind: Kind, x: Tensor, w: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:  # fmt: skip
+    wide = product.width("forward", dtype)
+    return kind.forward(x.to(wide), w.to(wide), None if bias is None else bias.to(wide)).to(dtype)
+
+
 class Multiply(torch.autograd.Function):
     """y = x w + bias, its operands rounded by `product`, and so are those of its gradients."""
 
@@ -158,9 +181,9 @@ class Multiply(torch.autograd.Function):
         ctx.x, ctx.w = (x.shape, x.dtype), (w.shape, w.dtype)
         ctx.bias = None if bias is None else bias.dtype
         if dtype is None:
-            return kind.forward(qx, qw, bias)
+            return _forward(product, kind, qx, qw, bias, x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return kind.forward(qx.to(dtype), qw.to(dtype), None if bias is None else bias.to(dtype))
+            return _forward(product, kind, qx, qw, bias, dtype)
 
     @staticmethod
     def backward(ctx: Any, e: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
@@ -173,16 +196,19 @@ class Multiply(torch.autograd.Function):
         w, x, keys = ctx.saved_tensors
         needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
         one = "wgrad_e" in product.shared
-        dx = dw = db = ed = None
+        dx = dw = db = None
+        ed = e
         if needs_x or (needs_w and one):
             ed = product.operand(kind, "dgrad_e", e, keys)
         if needs_x:
             w = w if "dgrad_w" in product.shared else product.operand(kind, "dgrad_w", w, keys)
-            dx = kind.dgrad(ed, w.to(e.dtype), ctx.x[0]).to(ctx.x[1])
+            wide = product.width("dgrad", e.dtype)
+            dx = kind.dgrad(ed.to(wide), w.to(wide), ctx.x[0]).to(ctx.x[1])
         if needs_w:
             eg = ed if one else product.operand(kind, "wgrad_e", e, keys)
             x = x if "wgrad_x" in product.shared else product.operand(kind, "wgrad_x", x, keys)
-            dw = kind.wgrad(eg, x.to(e.dtype), ctx.w[0]).to(ctx.w[1])
+            wide = product.width("wgrad", e.dtype)
+            dw = kind.wgrad(eg.to(wide), x.to(wide), ctx.w[0]).to(ctx.w[1])
         if needs_bias:
             db = kind.bias_grad(e).to(ctx.bias)
         return dx, dw, db, None, None, None, None
