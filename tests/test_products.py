@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lpt
-from lpt.dataflow.slots import SLOTS
+from lpt.dataflow.kinds import Linear
+from lpt.dataflow.product import Product
+from lpt.dataflow.slots import PRODUCTS, SLOTS
 from lpt.formats import Blocks, get
 
 FORMATS = {"x": "mxfp8_e4m3", "w": "mxfp4", "dgrad_e": "mxfp8_e5m2", "dgrad_w": "fp134/16", "wgrad_e": "nvfp4",
@@ -329,3 +331,31 @@ def test_it_is_differentiated_once() -> None:
         torch.autograd.grad(layer(x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="do not work within torch"):
         torch.func.grad(lambda x: layer(x).sum())(x)
+
+
+def test_random_bits_of_each_process() -> None:
+    """Errors and activations have bits of their own on each; weights and signs the same."""
+    slots = {name: lpt.Slot("mxfp4", "stochastic", "hp", {"size": 16, "signs": "fresh"}) for name in SLOTS}
+    first, second = (Product("fc", Linear(), slots, lpt.Products(**slots), rank) for rank in (0, 1))
+    assert first.keys is not None and second.keys is not None
+    same = dict(zip((*SLOTS, *PRODUCTS), first.keys == second.keys, strict=True))
+    assert {name for name, equal in same.items() if equal} == {"w", "dgrad_w", *PRODUCTS}
+    assert len({*first.keys.tolist(), *second.keys.tolist()}) == 9 + 4
+
+
+def test_compiled_products_give_the_same_bits() -> None:
+    """Over several steps: random bits advance as they do eagerly."""
+    slot = lpt.Slot("fp143", rounding="stochastic")
+    x, found = values(8, 32).clamp(-9, 9), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Linear(32, 16, bias=False)
+        handle = lpt.attach_products_(layer, lpt.Products(wgrad_e=slot))
+        run = torch.compile(layer, fullgraph=True) if compiled else layer
+        for _ in range(2):
+            layer.zero_grad()
+            y = run(x)
+            y.square().sum().backward()
+        assert int(handle.state_dict()[""]) == 2
+        found.append((y.detach(), layer.weight.grad))
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
