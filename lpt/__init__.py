@@ -1,6 +1,7 @@
 """Low-precision training: formats, data-flow quantization, weight quantization with hysteresis.
 
 flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
+products = lpt.attach_products_(model, lpt.Products(x="mxfp8_e4m3", w="mxfp8_e4m3"))
 weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
 ranking = lpt.search(model, batches, loss)
 
@@ -14,15 +15,18 @@ import sys
 from typing import Any
 
 from . import formats, indicators, weights
-from .dataflow import DataFlow, Flow, attach_, ops
+from .dataflow import DataFlow, Flow, Products, Slot, attach_, attach_products_, ops
 from .weights import QuantizedWeights, attach_weights_
 
 __version__ = "0.1.0"
 __all__ = [
     "DataFlow",
     "Flow",
+    "Products",
     "QuantizedWeights",
+    "Slot",
     "attach_",
+    "attach_products_",
     "attach_weights_",
     "formats",
     "indicators",

@@ -88,6 +88,7 @@ BUILDERS: dict[str, Callable[[DictConfig], object]] = {
     "data": builds_data,
     "experiment": lambda cfg: build("trainer", cfg.trainer),
     "format": quantizes,
+    "products": quantizes,
     "indicators": lambda cfg: [build(name, node) for name, node in cfg.indicators.items()],
     "averaging": lambda cfg: cfg.averaging._target_ is None or build("averaging", cfg.averaging),
     "logger": lambda cfg: build("logger", cfg.logger, folder=Path("nowhere"), config={}, run_id="id"),

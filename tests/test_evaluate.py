@@ -52,7 +52,7 @@ def test_other_formats(folder: Path, overrides: list[str], capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["/nowhere"], "no checkpoint"), (["RUN", "format=fp99"], "no such choice"), (["RUN", "nonsense=1"], "nonsense"),
-     (["RUN", "format.activation=int99"], "int99"), (["RUN", "model.width=8"], "only format=, weights="),
+     (["RUN", "format.activation=int99"], "int99"), (["RUN", "model.width=8"], "only format=, products=, weights="),
      (["RUN", "weights=custom", "weights.scheme=x", "weights.format=int4"], "unknown weight scheme")],
     ids=["folder", "format", "key", "number", "model", "scheme"],
 )  # fmt: skip

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..formats import Format, Table, get
+from ..formats import Blocks, Format, Table, get
+from ..formats.block_passes import round_once
 from ..formats.fused import fused
 from ..weights import hysteresis
 from .measuring import Work
 
 # Of the 498 formats two of those whose spacing changes most often from octave to octave, which is what costs.
 MOST_RUNS = ("7,5,4x4,3x3,2,1", "7,6,5,3x3,2,1")
+BLOCKS = {"mxfp8_e4m3_rceil": 2.0, "mxfp4": 2.0, "nvfp4": 3.0}  # and the ratios that they may cost
 
 
 def rounding(elements: int, device: str) -> dict[str, Work]:
@@ -41,6 +43,8 @@ def rounding(elements: int, device: str) -> dict[str, Work]:
         quantized = fmt.round(master, rows)
         update = _into(quantized, lambda m, q, s, fmt=fmt: hysteresis(m, q, fmt, s), master * 1.01, quantized, rows)
         works[f"hysteresis, {name} weights"] = Work(update, target=2.5, bound=1.5)
+    for name, run in _blocks(x).items():
+        works[f"{name}, scales found and applied"] = Work(run, target=BLOCKS[name], bound=1.5 if name == "nvfp4" else 1)
     new = fused(lambda x, scale: fp134.round(x, scale))
     works["fp134 into a new tensor"] = Work(lambda: new(x, scale), bound=1)
     works["fp134 eager"] = Work(lambda: fp134.round(x, scale))
@@ -60,7 +64,18 @@ def peers(elements: int, device: str) -> dict[str, Work]:
         works[f"lpt {name}"] = Work(_into(out, partial(_round, get(name)), x, scale))
     stochastic = _into(out, lambda x, s, key: fp134.round(x, s, key), x, scale, torch.tensor(1))
     works["lpt fp134, stochastic"] = Work(stochastic)
-    for build in (_torch, _torchao, _qtorch, _qtorch_plus, _ml_dtypes, _gfloat, _pychop):
+    works |= {f"lpt {name}": Work(run) for name, run in _blocks(x).items()}
+    for build in (
+        _torch,
+        _torchao,
+        _torchao_blocks,
+        _microxcaling_style,
+        _qtorch,
+        _qtorch_plus,
+        _ml_dtypes,
+        _gfloat,
+        _pychop,
+    ):
         try:
             works |= {name: Work(run) for name, run in build(x, out).items()}
         except Exception as error:  # not installed, or its extension does not build here
@@ -85,6 +100,39 @@ def _torchao(x: Tensor, out: Tensor) -> dict[str, Callable[[], object]]:
 
     there = fused(lambda out, x: out.copy_(_floatx_unpacked_to_f32(_f32_to_floatx_unpacked(x, 3, 4), 3, 4)))
     return {f"torchao {_version('torchao')} floatx e3m4, compiled": lambda: there(out, x)}
+
+
+def _torchao_blocks(x: Tensor, out: Tensor) -> dict[str, Callable[[], object]]:
+    """Quantized and back, as its tensors do it; the elements' codes are not packed away."""
+    from torchao.prototype.mx_formats.mx_tensor import MXTensor, ScaleCalculationMode
+    from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor, per_tensor_amax_to_scale
+
+    rows, mode = x[: x.numel() // 32 * 32].view(-1, 32), ScaleCalculationMode.RCEIL
+    return {
+        f"torchao {_version('torchao')} MXFP8 E4M3, RCEIL": lambda: MXTensor.to_mx(
+            rows, torch.float8_e4m3fn, 32, mode
+        ).dequantize(torch.float32),
+        "torchao MXFP4, floor": lambda: MXTensor.to_mx(rows, torch.float4_e2m1fn_x2, 32).dequantize(torch.float32),
+        "torchao NVFP4": lambda: NVFP4Tensor.to_nvfp4(rows, 16, per_tensor_amax_to_scale(rows.abs().max())).dequantize(
+            torch.float32
+        ),
+    }
+
+
+def _microxcaling_style(x: Tensor, out: Tensor) -> dict[str, Callable[[], object]]:
+    """MXFP4 by eager operations in microxcaling's manner (it is not on the index): logarithms, ties away from zero."""
+
+    def mxfp4(x: Tensor) -> Tensor:
+        amax = x.abs().amax(-1, keepdim=True)
+        shared = torch.floor(torch.log2(amax + 2.0**-126 * (amax == 0))) - 2
+        scaled = x / 2**shared
+        private = torch.floor(torch.log2(scaled.abs() + (scaled == 0))).clamp(min=0)
+        steps = scaled / 2**private * 2
+        steps = torch.sign(steps) * torch.floor(steps.abs() + 0.5)
+        return (steps / 2 * 2**private).clamp(-6, 6) * 2**shared
+
+    rows = x[: x.numel() // 32 * 32].view(-1, 32)
+    return {"MXFP4 in microxcaling's manner": lambda: mxfp4(rows)}
 
 
 def _qtorch(x: Tensor, out: Tensor) -> dict[str, Callable[[], object]]:
@@ -150,6 +198,13 @@ def _numbers(elements: int, device: str) -> Tensor:
 def _into(out: Tensor, work: Callable[..., Tensor], *given: Any) -> Callable[[], object]:
     run = fused(lambda out, *given: out.copy_(work(*given)))
     return lambda: run(out, *given)
+
+
+def _blocks(x: Tensor) -> dict[str, Callable[[], object]]:
+    rows = x[: x.numel() // 32 * 32].view(-1, 32)
+    out = torch.empty_like(rows)
+    formats = {name: get(name) for name in BLOCKS}
+    return {n: partial(round_once, f, rows, -1, None, out) for n, f in formats.items() if isinstance(f, Blocks)}
 
 
 def _round(fmt: Format, x: Tensor, scale: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ Gradients = dict[str, Tensor]
 class Angles(StepCallback):
     """Every `every` steps, on a fixed probe batch of training examples, with the present quantized weights:
 
-        angle/flow      degrees between the weight gradients with A and E quantized and with both off
+        angle/flow      degrees between the weight gradients with A, E and products' operands quantized and with all off
         angle/gradient  the same with G's own quantization added
         saturation, underflow   shares of A's and E's elements beyond the largest level, and rounded to zero;
                         means over all Edges, apart as activation/saturation, error/saturation, ...
@@ -44,7 +44,8 @@ class Angles(StepCallback):
         self._batch: Any = None
 
     def on_window(self, trainer: pl.Trainer, task: Any) -> None:
-        flow = Quantization.of(trainer).flow
+        quantization = Quantization.of(trainer)
+        flow = quantization.flow
         if self._batch is None:
             self._batch = task.probe_batch(self.batch_size)
 
@@ -54,9 +55,9 @@ class Angles(StepCallback):
             return weight_gradients(loss, task.model)
 
         with untouched(task.model):
-            with flow.off():
+            with quantization.off():
                 reference = alike(gradients)
-            with flow.probe(), flow.measure() as counts:
+            with quantization.probe(), flow.measure() as counts:
                 quantized = alike(gradients)
                 metrics = shares(counts())
             rounded = flow.quantize_gradients(quantized)

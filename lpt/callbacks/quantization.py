@@ -1,16 +1,17 @@
-"""Quantization enters a run here: Edges and quantized weights on, G before the optimizer's step, W around it."""
+"""Quantization enters a run here: Edges, products and quantized weights on, G before the step, W around it."""
 
 from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import nn
 
-from ..dataflow import DataFlow, Flow, attach_
+from ..dataflow import DataFlow, Flow, Multiplied, Products, attach_, attach_products_
 from ..errors import UserError
 from ..execution.bf16 import ExactProducts
 from ..execution.packing import Packing
@@ -29,6 +30,7 @@ class Quantization(pl.Callback):
             compile the model as well, once every tracked scale has started: with the second step, as a rule; False.
         packed: keep codes for the backward pass (`lpt/execution/packing.py`).
         bf16: the Trainer's precision is bf16-mixed (`lpt/execution/bf16.py`).
+        products: what the operands of products are rounded to, where they are used.
 
     The order within one optimizer step: backward (A, E), accumulation and all-reduce, G rounded, masters put in,
     gradients clipped, optimizer's step on the masters, new masters rounded into the parameters.
@@ -39,8 +41,10 @@ class Quantization(pl.Callback):
 
     def __init__(
         self, flow: DataFlow, weights: Callable[[nn.Module], QuantizedWeights], compile: bool | str = False,
-        packed: bool = False, bf16: bool = False,
+        packed: bool = False, bf16: bool = False, products: Products | None = None,
     ) -> None:  # fmt: skip
+        self.make_products = products or Products()
+        self.products: Multiplied | None = None
         self.make_flow, self.make_weights = flow, weights
         self.compile, self.packed, self.bf16 = compile, packed, bf16
         self._execution: list[ExactProducts | Packing] = []
@@ -61,12 +65,16 @@ class Quantization(pl.Callback):
         """
         trial = copy.deepcopy(model)
         attach_(trial, self.make_flow).remove()
+        if self.make_products.asked:
+            attach_products_(trial, self.make_products).remove()
         self.make_weights(trial)
 
     def setup(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
         # Masters live where the parameters live, so the model moves before they are made, not after.
         task.to(trainer.strategy.root_device)
         self.flow = attach_(task.model, self.make_flow)
+        if self.make_products.asked:
+            self.products = attach_products_(task.model, self.make_products)
         # To test after training is to go on with the weights of the training.
         if not hasattr(self, "weights") or self.weights.model is not task.model:
             self.weights = self.make_weights(task.model)
@@ -97,6 +105,18 @@ class Quantization(pl.Callback):
         self.flow.step()
         self.weights.swap_in(optimizer)
 
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Within, A, E and the operands of products are not rounded, and nothing is observed."""
+        with self.flow.off(), nullcontext() if self.products is None else self.products.off():
+            yield
+
+    @contextmanager
+    def probe(self) -> Iterator[None]:
+        """Within, all is rounded as it is at present; nothing is observed, nothing moves."""
+        with self.flow.probe(), nullcontext() if self.products is None else self.products.probe():
+            yield
+
     def on_exception(self, trainer: pl.Trainer, task: Any, exception: BaseException) -> None:
         if hasattr(self, "weights"):
             self.weights.restore()
@@ -106,14 +126,19 @@ class Quantization(pl.Callback):
             part.remove()
         if hasattr(self, "flow"):
             self.flow.remove()
+        if self.products is not None:
+            self.products.remove()
         if self._hook is not None:
             self._hook.remove()
         if self.kernels is not None and self.kernels.why_not and trainer.is_global_zero:
             print(f"some of it ran eagerly: slower, but the same values ({self.kernels.why_not})", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"flow": every_rank(self.flow.state_dict()), "weights": self.weights.state_dict()}
+        state = {"flow": every_rank(self.flow.state_dict()), "weights": self.weights.state_dict()}
+        return state if self.products is None else {**state, "products": every_rank(self.products.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.flow.load_state_dict(own_rank(state["flow"]))
         self.weights.load_state_dict(state["weights"])
+        if self.products is not None:
+            self.products.load_state_dict(own_rank(state.get("products", [{}])))

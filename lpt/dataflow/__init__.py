@@ -1,15 +1,18 @@
-"""Data-flow quantization of A, E and G by Edges: values rounded where they are made.
+"""The data flow: values rounded where they are made, by Edges, and operands where they are used, by Products.
 
 Open `edge` first: what stands behind one module and rounds its values; `quantizer` is one tensor's format, scale and
 rounding. `spec` is what is asked for, `attach` puts it on a model, `flow` is the handle, `placing` decides by `roles` and
 a first pass (`tracing`) where Edges stand, `scales` moves their scales, `saving` and `changes` keep to a model's names.
 `audit` proves by value what `coverage` tells as a table; both are imported when they are asked for. `ops` is arithmetic
 as modules.
+Of products, `slots` is what is asked for, `attach_products` puts it on a model, `product` is the autograd function.
 """
 
 from . import ops
 from .attach import attach_
+from .attach_products import Multiplied, attach_products_
 from .flow import Flow
+from .slots import Hadamard, Products, Slot
 from .spec import DataFlow
 
-__all__ = ["DataFlow", "Flow", "attach_", "ops"]
+__all__ = ["DataFlow", "Flow", "Hadamard", "Multiplied", "Products", "Slot", "attach_", "attach_products_", "ops"]

@@ -132,7 +132,7 @@ class Audit(TorchDispatchMode):
         if self.weights is None or name not in self.weights.params:
             return "W fp32"
         p = self.weights.by_channel(name, self.weights.params[name].detach())
-        return "W" if torch.equal(self.weights.scheme.format.round(p, self.weights.scales[name]), p) else ""
+        return "W" if torch.equal(self.weights.scheme.format.round(p, scale=self.weights.scales[name]), p) else ""
 
     def _append(self, packet: Any, position: str, parameter: str, grid: str, macs: int) -> None:
         backward = self._tracker.is_bw

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .audit import Audit
 from .flow import INPUT, Flow
+from .switching import products_off
 
 KINDS = ("activation", "error", "gradient")
 
@@ -114,7 +115,8 @@ def _audited(flow: Flow, example: Any) -> tuple[Audit, str]:
     model.eval()
     failed = ""
     try:
-        with torch.enable_grad(), Audit(flow) as audit, flow.probe():  # the audit finds modules by their gradients
+        # The audit finds modules by their gradients, and looks for the Edges' grids, not for those of products.
+        with torch.enable_grad(), Audit(flow) as audit, flow.probe(), products_off(model):
             args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
             out = functional_call(model, weights, args)
             try:

@@ -16,6 +16,7 @@ from .places import Path, name_of
 from .quantizer import Mode, Quantizer
 from .roles import PRODUCTS, by_order, places
 from .spec import DataFlow
+from .switching import products_off
 from .tracing import Tracer, can_trace, trace
 
 INPUT = "(input)"
@@ -82,7 +83,7 @@ class Placing:
         if format.name == "fp32":
             return None
         stochastic = flow.rounding == "stochastic" and kind != "activation"
-        key = f"{flow.seed}/{name}/{kind}/{_rank() if kind == 'error' else 0}" if stochastic else None
+        key = f"{flow.seed}/{name}/{kind}/{rank() if kind == 'error' else 0}" if stochastic else None
         room = {"activation": flow.room_activation, "error": flow.room_error, "gradient": flow.room_gradient}[kind]
         dual, shared = form != "single", form == "dual_shared"
         return Quantizer(format, room, flow.scaling == "tracked", self.mode, key, dual, flow.scale_rule, shared)
@@ -148,7 +149,7 @@ class Placing:
                 return tracer.argument(x, name_of(path))
 
             own_args, own_kwargs = self.entrance.arguments.mapped(args, kwargs, argument)
-            with self.mode.switched(on=False, tracer=tracer):
+            with self.mode.switched(on=False, tracer=tracer), products_off(self.model):
                 self.model.forward(*own_args, **own_kwargs)
 
         first = not self.known
@@ -195,6 +196,7 @@ class Placing:
                 )
 
 
-def _rank() -> int:
+def rank() -> int:
+    """Of this process among those that train together."""
     initialized = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_rank() if initialized else 0

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import formats
 from ..formats import Format
+from ..formats.names import per_tensor
 from ..formats.scaling import RULES
 
 FormatSpec = str | Sequence[int] | Format
@@ -19,7 +19,7 @@ class DataFlow:
     """Which formats A, E and G have, and how their scales and rounding work.
 
     Args:
-        activation, error, gradient: formats, as `lpt.formats.get` takes them; "fp32" leaves a kind alone.
+        activation, error, gradient: formats, as `lpt.formats.names.per_tensor` takes them; "fp32" leaves a kind alone.
         scaling: "tracked", a scale that moves by at most one a step, or "current", from each tensor's maximum.
         rounding: "nearest" or "stochastic", for E and G (A is always rounded to nearest).
         scale_rule: when a largest value counts to the octave above (`lpt.formats.Format.carry`): "floor", never;
@@ -58,7 +58,7 @@ class DataFlow:
 
     def __post_init__(self) -> None:
         for kind in ("activation", "error", "gradient"):
-            formats.get(getattr(self, kind))
+            per_tensor(getattr(self, kind))
         _choice("scaling", self.scaling, "tracked", "current")
         _choice("scale_rule", self.scale_rule, *RULES)
         _choice("rounding", self.rounding, "nearest", "stochastic")
@@ -80,7 +80,7 @@ class DataFlow:
                     "write for example {pattern: 'layer4.*', error: fp152}"
                 )
             for kind in set(rule) - {"pattern"}:
-                formats.get(rule[kind])
+                per_tensor(rule[kind])
 
     def format_of(self, kind: str, name: str) -> Format:
         """The format of `kind` ("activation", "error", "gradient") at the module called `name`."""
@@ -88,7 +88,7 @@ class DataFlow:
         for rule in self.rules:
             if kind in rule and fnmatch.fnmatchcase(name, rule["pattern"]):
                 spec = rule[kind]
-        return formats.get(spec)
+        return per_tensor(spec)
 
 
 def _choice(key: str, got: str, *valid: str) -> None:

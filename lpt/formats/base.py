@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .noise import fresh_key, uniform
-from .scaling import FRACTION_BITS, NO_SCALE, RULES, amax_of, exponent_of, times_power_of_two
+from .scaling import FRACTION_BITS, NO_SCALE, RULES, Scale, amax_of, exponent_of, from_scale_0, to_scale_0
 
 NAN_CODE = 0x80  # sign bit set, magnitude zero: the code that -0 would have
 Stochastic = torch.Generator | Tensor | None
@@ -27,6 +27,7 @@ class Format:
         anchor: exponent, at scale 0, of the octave in which a tensor's largest value is put: the top one, unless the
             format resolves another one better (posits).
         scaled: False for a format used at scale 0 whatever the data (fp32, bf16, fixed point).
+        block: shape of the blocks that have a scale of their own (`Blocks`); None where a tensor is given one.
     """
 
     name: str
@@ -34,15 +35,17 @@ class Format:
     octaves: tuple[int, ...] | None = None
     top_exponent: int = 0
     scaled: bool = True
+    block: tuple[int, ...] | None = None
 
     # -- rounding ---------------------------------------------------------------------------------------------
 
-    def round(self, x: Tensor, scale: Tensor | int = 0, stochastic: Stochastic = None) -> Tensor:
+    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None) -> Tensor:
         """The level nearest to x on the grid of this format times 2**scale.
 
         Args:
             x: float32, float64, bfloat16 or float16, any shape; not modified, not differentiated.
-            scale: integer exponent, or an integer tensor that broadcasts against x; from -252 to 252.
+            scale: integer exponent, or an integer tensor that broadcasts against x; from -252 to 252. Or a Factor
+                (`scaling`), where the scale is no power of two.
             stochastic: a generator (advanced by one draw) or an int64 key: x then goes to one of its two
                 neighbouring levels, with a probability linear in its place between them, to 2**-24.
 
@@ -56,15 +59,15 @@ class Format:
         key = stochastic if isinstance(stochastic, Tensor) else fresh_key(stochastic)
         return self._apply(lambda y: self._stochastic(y, uniform(y, key)), x, scale)
 
-    def floor(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def floor(self, x: Tensor, scale: Scale = 0) -> Tensor:
         """The largest level at or below x on the signed axis, saturated; shapes and dtypes as in `round`."""
         return self._apply(self._floor, x, scale, keep_sign=True)
 
-    def ceil(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def ceil(self, x: Tensor, scale: Scale = 0) -> Tensor:
         """The smallest level at or above x on the signed axis, saturated; shapes and dtypes as in `round`."""
         return self._apply(self._ceil, x, scale, keep_sign=True)
 
-    def directed(self, x: Tensor, up: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def directed(self, x: Tensor, up: Tensor, scale: Scale = 0) -> Tensor:
         """`ceil` where `up` (bool, the shape of x) is true and `floor` elsewhere, for the price of one of them."""
         return self._apply(lambda y: self._directed(y, up), x, scale, keep_sign=True)
 
@@ -83,6 +86,10 @@ class Format:
         if self.anchor == 0:
             return exponent
         return torch.where(exponent == NO_SCALE, exponent, exponent - self.anchor)
+
+    def moved(self, scale: Tensor, other: Tensor, like: Tensor) -> Tensor:
+        """Where the grids of two scales differ: bool, broadcasts against `like`, a tensor of which they are scales."""
+        return scale != other
 
     def carry(self, rule: str, dtype: torch.dtype = torch.float32) -> int:
         """What `exponent_of` adds to the bits of a largest magnitude 2**e * f, 1 <= f < 2, to follow a scale rule.
@@ -115,7 +122,7 @@ class Format:
         """
         return torch.tensor(self._listed(), dtype=torch.float64)
 
-    def encode(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def encode(self, x: Tensor, scale: Scale = 0) -> Tensor:
         """`round(x, scale)` as one byte: the sign bit, then the value's rank on its side of zero (zero is 0).
 
         0x80 is nan. A format with 256 values, such as int8_full, has no code to spare: its most negative value
@@ -131,7 +138,7 @@ class Format:
         code = torch.where(rank < 0, NAN_CODE | -rank, rank)
         return torch.where(y.isnan(), NAN_CODE, code).to(torch.uint8)
 
-    def decode(self, codes: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def decode(self, codes: Tensor, scale: Scale = 0) -> Tensor:
         """The float32 values of uint8 codes at `scale`; 0x80 and codes that the format does not use give nan.
 
         Raises:
@@ -144,7 +151,7 @@ class Format:
         table = [math.nan] * 256
         for rank, value in enumerate(levels, start=-zero):
             table[rank if rank >= 0 else NAN_CODE | -rank] = value
-        return times_power_of_two(torch.tensor(table, device=codes.device)[codes.to(torch.int64)], scale)
+        return from_scale_0(torch.tensor(table, device=codes.device)[codes.to(torch.int64)], scale)
 
     def _listed(self) -> list[float]:
         if self._levels is None:
@@ -205,7 +212,7 @@ class Format:
         self,
         at_scale_0: Callable[[Tensor], Tensor],
         x: Tensor,
-        scale: Tensor | int,
+        scale: Scale,
         keep_sign: bool = False,
         back: bool = True,
     ) -> Tensor:
@@ -214,12 +221,12 @@ class Format:
             raise ValueError(f"{self.name} rounds floating tensors, got {x.dtype}: convert with .float() first")
         dtype = x.dtype
         x = x.detach().to(torch.float64 if self._double or dtype == torch.float64 else torch.float32)
-        y = times_power_of_two(x, -scale)
+        y = to_scale_0(x, scale)
         if keep_sign and y is not x:
             # Scaling may underflow a value far below the grid to zero, but it still lies on one side of zero.
             y = torch.where((y == 0) & (x != 0), torch.copysign(torch.full_like(y, torch.finfo(y.dtype).tiny), x), y)
         y = at_scale_0(y)
-        return times_power_of_two(y, scale).to(dtype) if back else y
+        return from_scale_0(y, scale).to(dtype) if back else y
 
     def __repr__(self) -> str:
         return f"Format({self.name})"

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from .base import Format, Stochastic
+from .scaling import Scale
 
 
 class Float32(Format):
@@ -12,16 +13,16 @@ class Float32(Format):
     bits = 32
     scaled = False
 
-    def round(self, x: Tensor, scale: Tensor | int = 0, stochastic: Stochastic = None) -> Tensor:
+    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None) -> Tensor:
         return x
 
-    def floor(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def floor(self, x: Tensor, scale: Scale = 0) -> Tensor:
         return x
 
-    def ceil(self, x: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def ceil(self, x: Tensor, scale: Scale = 0) -> Tensor:
         return x
 
-    def directed(self, x: Tensor, up: Tensor, scale: Tensor | int = 0) -> Tensor:
+    def directed(self, x: Tensor, up: Tensor, scale: Scale = 0) -> Tensor:
         return x
 
     @property

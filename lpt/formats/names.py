@@ -1,14 +1,16 @@
-"""`get`: from a name or a list to a format. `family`: the paper's 498 formats."""
+"""`per_tensor`: from a name or a list to a format with one scale a tensor. `family`: the paper's 498 formats."""
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from .base import Format
 from .identity import Float32
 from .octaves import MAX_OCTAVES, Octaves
 from .posits import Posit
+
+FormatSpec = str | Sequence[int] | Format
 
 # Valid bits per octave, exponent of the top octave, levels missing at the top. The small IEEE-style floats spend
 # their top octave on infinity and nan, OCP's E4M3 only its largest code: neither is the FP1xy of the same widths.
@@ -30,8 +32,26 @@ _WIDE = {
 }
 
 
-def get(spec: str | Sequence[int] | Format) -> Format:
-    """The format that `spec` names.
+# Block formats, as "element/block/scale/rule" (`specs`). MX is OCP's, NVFP4 NVIDIA's, BM Block Minifloat (ICLR 2021).
+_MX = {
+    "mxfp8_e4m3": "ocp_e4m3",
+    "mxfp8_e5m2": "ocp_e5m2",
+    "mxfp6_e3m2": "ocp_e3m2",
+    "mxfp6_e2m3": "ocp_e2m3",
+    "mxfp4": "ocp_e2m1",
+    "mxint8": "int8",
+}
+NAMED = {
+    **{name: f"{element}/32/e8m0/floor" for name, element in _MX.items()},
+    **{f"{name}_{r}": f"{element}/32/e8m0/{r}" for name, element in _MX.items() for r in ("rceil", "even", "ceil")},
+    "nvfp4": "ocp_e2m1/16/e4m3/amax",
+    "bm8_a": "fp125/48x48/e8m0/floor",
+    "bm8_e": "fp143/48x48/e8m0/floor",
+}
+
+
+def per_tensor(spec: FormatSpec) -> Format:
+    """The format that `spec` names: one scale serves a tensor, or what its user makes share one.
 
     Args:
         spec: `fp1xy`, `int2`..`int8`, `int2_full`..`int8_full`, `log2`..`log4`, `posit8_0`..`posit8_2`,
@@ -44,8 +64,12 @@ def get(spec: str | Sequence[int] | Format) -> Format:
         ValueError: anything else; the message names the nearest match.
     """
     if isinstance(spec, Format):
+        if spec.block is not None:
+            raise ValueError(misplaced(spec.name))
         return spec
     if isinstance(spec, str):
+        if spec in NAMED or "/" in spec:
+            raise ValueError(misplaced(spec))
         return _by_name(spec)
     if isinstance(spec, Sequence):
         return _by_list([*spec])
@@ -124,12 +148,28 @@ def _names() -> list[str]:
 def _unknown(name: str) -> str:
     others = [f"int{b}_full" for b in range(2, 9)] + [f"posit8_{es}" for es in range(3)]
     others += [f"fixed8_{f}" for f in range(8)] + [*_NATURAL, *_WIDE, "fp32"]
-    near = difflib.get_close_matches(name.lower(), [*_names(), *others], n=1, cutoff=0.0)
+    near = nearest(name, [*_names(), *others, *NAMED])
     return (
-        f"unknown format {name!r}; the nearest is {near[0]!r}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
+        f"unknown format {name!r}{near}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
         "int2..int8, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, ocp_{e4m3,e5m2,e3m2,"
-        "e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, or a list of valid bits such as [5,5,4,4,3,2,1]"
+        "e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid bits such as "
+        "[5,5,4,4,3,2,1], or a block format: mx{fp8_e4m3,fp8_e5m2,fp6_e3m2,fp6_e2m3,fp4,int8} with nothing, _rceil, "
+        "_even or _ceil behind it, nvfp4, bm8_a, bm8_e, or element/block/scale/rule such as fp134/32/e8m0/floor"
     )
+
+
+def misplaced(name: str) -> str:
+    """What to say of a block format in a place that has one scale a tensor."""
+    return (
+        f"{name} is a block format: its scales are found where an operand is used, so it belongs to products= or "
+        "weights=; give a format with one scale a tensor here, such as fp134"
+    )
+
+
+def nearest(got: object, valid: Iterable[str]) -> str:
+    """What to say of a misspelt name, to be put behind it."""
+    near = difflib.get_close_matches(str(got).lower(), [*valid], n=1, cutoff=0.0)
+    return f"; the nearest is {near[0]!r}"
 
 
 def family(bits: int) -> list[Format]:

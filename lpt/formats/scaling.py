@@ -1,4 +1,6 @@
-"""Power-of-two scales: the exponent of a tensor's largest magnitude, read from its bits."""
+"""Power-of-two scales: the exponent of a tensor's largest magnitude, read from its bits. And other factors."""
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,19 +37,28 @@ def amax_of(x: Tensor, channel_dim: int | None = None) -> Tensor:
     if x.dtype != torch.float64:
         x = x.float()
     kept = None if channel_dim is None else channel_dim % x.ndim
-    shape = [x.shape[d] if d == kept else 1 for d in range(x.ndim)]
-    if x.numel() == 0:
-        return x.new_zeros(shape)
     dims = [d for d in range(x.ndim) if d != kept]
+    if x.numel() == 0:
+        return x.new_zeros([1 if d in dims else size for d, size in enumerate(x.shape)])
     if torch.compiler.is_compiling():
-        # In one pass over memory bits are compared, which are in the order of the magnitudes: nan_to_num would not be
-        # vectorized, and a maximum of floats, which must hand on nan, takes four instructions.
-        integer, infinity = EXPONENT_BITS[x.dtype]
-        magnitude = x.view(integer) & (infinity | (infinity - 1))
-        finite = torch.where(magnitude < infinity, magnitude, 0)
-        return (finite.amax(dims, keepdim=True) if dims else finite).view(x.dtype)
-    finite = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0).abs_()
-    return finite.amax(dims, keepdim=True) if dims else finite
+        # A maximum of floats must hand on nan, which takes four instructions where one of integers takes one.
+        largest = finite_bits(x).amax(dims, keepdim=True) if dims else finite_bits(x)
+        return largest.view(x.dtype)
+    return finite_magnitude(x).amax(dims, keepdim=True) if dims else finite_magnitude(x)
+
+
+def finite_magnitude(x: Tensor) -> Tensor:
+    """|x|, float32 or float64, and 0 where x is not finite."""
+    if torch.compiler.is_compiling():  # nan_to_num would not be vectorized
+        return finite_bits(x).view(x.dtype)
+    return torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0).abs_()
+
+
+def finite_bits(x: Tensor) -> Tensor:
+    """The bits of `finite_magnitude`, which as integers are in the order of the magnitudes."""
+    integer, infinity = EXPONENT_BITS[x.dtype]
+    magnitude = x.view(integer) & (infinity | (infinity - 1))
+    return torch.where(magnitude < infinity, magnitude, 0)
 
 
 def exponent_of(amax: Tensor, room: int = 0, carry: Tensor | int = 0) -> Tensor:
@@ -74,10 +85,31 @@ def times_power_of_two(x: Tensor, exponent: Tensor | int) -> Tensor:
         first = exponent >> 1
         return (x * 2.0**first).mul_(2.0 ** (exponent - first))
     half = exponent >> 1
-    return (x * _power_of_two(half, x.dtype)).mul_(_power_of_two(exponent - half, x.dtype))
+    return (x * power_of_two(half, x.dtype)).mul_(power_of_two(exponent - half, x.dtype))
 
 
-def _power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+class Factor(Protocol):
+    """A scale that is no power of two, where a format is asked to round: how to reach scale 0 from x, and back."""
+
+    def into(self, x: Tensor) -> Tensor: ...
+
+    def out_of(self, y: Tensor) -> Tensor: ...
+
+
+Scale = Tensor | int | Factor  # an integer exponent, or a tensor of such, or a Factor
+
+
+def to_scale_0(x: Tensor, scale: Scale) -> Tensor:
+    """x / 2**scale, or as a Factor has it."""
+    return times_power_of_two(x, -scale) if isinstance(scale, (Tensor, int)) else scale.into(x)
+
+
+def from_scale_0(y: Tensor, scale: Scale) -> Tensor:
+    """y * 2**scale, or as a Factor has it."""
+    return times_power_of_two(y, scale) if isinstance(scale, (Tensor, int)) else scale.out_of(y)
+
+
+def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
     """2**exponent, assembled from bits: exponents from -126 to 127 in float32, from -1022 to 1023 in float64."""
     if dtype == torch.float64:
         return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)

@@ -13,6 +13,7 @@ from fractions import Fraction
 from .. import formats
 from ..errors import UserError
 from ..formats import Format, Octaves, Posit
+from ..formats.names import per_tensor
 from . import decoders
 from .decoders import Decoder
 
@@ -131,7 +132,7 @@ BLOCKS = {
 
 
 def blocks(spec: str) -> Blocks:
-    """The operand that `spec` names: a format as `lpt.formats.get` reads it, or a block format of `BLOCKS`.
+    """The operand that `spec` names: a format with one scale a tensor, or a block format of `BLOCKS`.
 
     Raises:
         UserError: neither, or a format of more than 256 values.
@@ -141,7 +142,7 @@ def blocks(spec: str) -> Blocks:
         scales = e8m0() if scale == "e8m0" else operand(formats.get(scale), signed=False)
         return Blocks(spec, operand(formats.get(element)), block, scales)
     try:
-        format = formats.get(spec)
+        format = per_tensor(spec)
     except ValueError as error:
         raise UserError(f"{error}; or a block format: {', '.join(BLOCKS)}") from error
     return Blocks(format.name, operand(format))

@@ -44,7 +44,7 @@ def threshold_distance(master: Tensor, quantized: Tensor, format: Format, scale:
     Returns:
         float32, 0 to (1 + width) / 2; the latter for a master on its level or beyond the largest one.
     """
-    low, high = format.floor(master, scale), format.ceil(master, scale)
+    low, high = format.floor(master, scale=scale), format.ceil(master, scale=scale)
     step = high - low
     away = torch.where(step > 0, (master - quantized).abs() / step, 0.0)
     return ((1 + width) / 2 - away).clamp(min=0)

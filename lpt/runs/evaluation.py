@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from ..callbacks.checkpoints import seed_everything
-from ..dataflow import Flow, attach_
+from ..dataflow import Flow, attach_, attach_products_
 from ..errors import UserError
 from ..tasks.task import Task
 from . import saved
@@ -20,7 +20,7 @@ from .experiment import make_quantization, make_task, quiet
 from .messages import CONF
 
 CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
-GROUPS = ("format", "weights")
+GROUPS = ("format", "products", "weights")
 
 
 def evaluate(run: str, overrides: list[str]) -> dict[str, float]:
@@ -37,7 +37,7 @@ def prepared(run: str, overrides: list[str]) -> Task:
 
     Args:
         run: the run's folder, or a checkpoint in it.
-        overrides: as on train.py's command line: `format=...`, `weights=...`, and single keys.
+        overrides: as on train.py's command line: `format=...`, `products=...`, `weights=...`, and single keys.
 
     Raises:
         UserError: no such run, or overrides that do not fit it.
@@ -52,10 +52,12 @@ def prepared(run: str, overrides: list[str]) -> Task:
     saved.fit(task.model, saved.weights_of(state, masters=other_weights), file)
     task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
     quantization = make_quantization(cfg)
-    with told("format or weights"):
+    with told("format, products or weights"):
         if other_weights:
             quantization.make_weights(task.model)
         flow = attach_(task.model, quantization.make_flow)
+        if quantization.make_products.asked:
+            attach_products_(task.model, quantization.make_products)
     take_scales(flow, saved.callback_state(state, "Quantization"), task)
     task.model.eval()
     return task
@@ -74,7 +76,7 @@ def stored(file: Path) -> DictConfig:
 
 
 def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """`cfg` with a whole group exchanged by `format=` or `weights=`, and with single keys."""
+    """`cfg` with a whole group exchanged by `format=`, `products=` or `weights=`, and with single keys."""
     parsed = list(zip(OverridesParser.create().parse_overrides(overrides), overrides, strict=True))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for group in GROUPS:
@@ -85,7 +87,9 @@ def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     for override, text in parsed:
         group, dot, _ = override.key_or_group.partition(".")
         if not dot or group not in (*GROUPS, "data", "trainer"):
-            raise UserError(f"{text}: only format=, weights= and keys of format, weights, data, trainer may change")
+            raise UserError(
+                f"{text}: only format=, products=, weights= and keys of them, of data and of trainer may change"
+            )
     OmegaConf.set_struct(cfg, True)
     for override, _ in parsed:
         OmegaConf.update(cfg, override.key_or_group, override.value())

@@ -57,7 +57,7 @@ class Experiment:
         if cfg.init_from is not None:
             saved.load(self.task.model, cfg.init_from)
         self.quantization = make_quantization(cfg)
-        with told("format or weights"):
+        with told("format, products or weights"):
             self.quantization.check(self.task.model)
         self.epochs, self.task.total_steps = self.training.batches(self.task.batches_per_epoch(self.training.devices))
         for group in ("optimizer", "scheduler"):
@@ -210,10 +210,13 @@ def try_optimizer(task: Task, device: torch.device, clip: float | None) -> None:
 
 
 def make_quantization(cfg: DictConfig) -> Quantization:
-    """`format=` and `weights=`."""
+    """`format=`, `products=` and `weights=`."""
     flow = cfg.format.copy()
     with open_dict(flow):
         flow.pop("value", None)  # it only fills in activation, error and gradient
+    products = cfg.get("products", OmegaConf.create({"_target_": "lpt.Products"})).copy()  # older runs have none
+    with open_dict(products):
+        products.pop("value", None)
     if cfg.compile not in (False, True, "auto", "rounding"):
         raise UserError(f"compile={cfg.compile!r}: give auto, rounding, true or false")
     if cfg.memory not in ("plain", "packed"):
@@ -221,6 +224,7 @@ def make_quantization(cfg: DictConfig) -> Quantization:
     if cfg.memory == "packed" and cfg.compile is True:
         raise UserError("memory=packed works module by module: take it with compile=rounding, auto or false")
     execution = {"compile": cfg.compile, "packed": cfg.memory == "packed", "bf16": cfg.precision == "bf16"}
+    execution["products"] = build("products", products)
     return Quantization(build("format", flow), maker("weights", cfg.weights), **execution)
 
 
@@ -235,11 +239,13 @@ def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
     if weights == "custom":
         parts = [cfg.weights.scheme, cfg.weights.format, cfg.weights.width]
         weights = "_".join(spelt(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
+    products = {} if choices.get("products", "none") == "none" else {"products": choices["products"]}
     return {
         "model": str(cfg.model.get("name") or choices["model"]),
         "data": choices["data"],
         "format": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
         "weights": weights,
+        **products,
     }
 
 

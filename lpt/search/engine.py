@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import formats as formats_
 from ..formats import Format
+from ..formats.names import per_tensor
 from .cost import Priced, cost
 from .journal import Found, Journal, Measured
 from .probe import ACTIVATIONS, Angles, Probe
@@ -136,7 +137,7 @@ def resolve(formats: Sequence[FormatSpec] | None) -> list[Format]:
     found: dict[str, Format] = {}
     for spec in GROUPS if formats is None else formats:
         group = GROUPS.get(spec) if isinstance(spec, str) else None
-        for format in group() if group else [formats_.get(spec)]:
+        for format in group() if group else [per_tensor(spec)]:
             found.setdefault(format.name, format)
     if not found:
         raise ValueError(f"the list of formats is empty: give names, or some of {', '.join(GROUPS)}")

@@ -49,7 +49,7 @@ class Holding:
 
     @property
     def scales(self) -> dict[str, Tensor]:
-        """int32 exponents of their grids; they broadcast against `by_channel(name, parameter)`."""
+        """int32 exponents of their grids; they broadcast against `by_channel(name, parameter)`. Or blocks' `scales`."""
         return {w.name: w.scale for w in self._members.weights}
 
     @property

@@ -96,6 +96,11 @@ class QuantizedWeights(Holding):
     ) -> None:
         _check(locals())
         self.scheme = rules.scheme(scheme, format, width)
+        if self.scheme.format.block is not None and (scaling, scale_rule, room) != ("current", "rounded", 0):
+            raise ValueError(
+                f"{self.scheme.format.name} is a block format, with a rule and room of its own: leave scaling, "
+                "scale_rule and room out, and name another one for another rule (mxfp4_ceil, fp134/32/e8m0/even/room=1)"
+            )
         self.model, self.kernels = model, kernels
         self.swapped = False
         self.stepping: Optimizer | None = None  # whose step the masters are in for

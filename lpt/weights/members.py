@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .contraction import InFeatures
 from .optimizers import USES
 from .parameters import channel_dim, channel_groups, chosen, why_not
-from .step import Channels, Plan
+from .step import Channels, Plan, Seen
 from .weight import Weight
 
 _KEY_BITS = 61
@@ -104,7 +105,9 @@ class Members:
         pairs = list(zip(seen, self._seen, strict=True))
         return all(len(now) == len(then) and all(map(operator.is_, now, then)) for now, then in pairs)
 
-    def _channels(self, name: str) -> Channels:
+    def _channels(self, name: str) -> Seen:
+        if self.plan.format.block is not None:
+            return InFeatures.of(self.model, name)
         if not self.by_channel:
             return Channels()
         return Channels(channel_dim(self.model, name), channel_groups(self.model, name))

@@ -13,8 +13,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMALIZATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.CrossMapLRN2d)  # _NormBase: batch, instance
 
 
@@ -74,15 +74,15 @@ def channel_dim(model: nn.Module, name: str) -> int | None:
     second dimension, each group with input channels of its own.
     """
     module = owner(model, name)
-    if isinstance(module, _TRANSPOSED):
+    if isinstance(module, TRANSPOSED):
         return 1
-    return 0 if isinstance(module, _CONVOLUTION) else None
+    return 0 if isinstance(module, CONVOLUTION) else None
 
 
 def channel_groups(model: nn.Module, name: str) -> int:
     """How many groups of input channels, along the first dimension, have output channels of their own."""
     module = owner(model, name)
-    return int(module.groups) if isinstance(module, _TRANSPOSED) else 1
+    return int(module.groups) if isinstance(module, TRANSPOSED) else 1
 
 
 def _told(model: nn.Module) -> Iterator[tuple[str, Tensor | None, str]]:

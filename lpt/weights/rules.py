@@ -7,8 +7,8 @@ hysteresis    Q_t = floor(w_t) if w_t >= Q_{t-1} else ceil(w_t)      (the paper'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ from torch import Tensor
 from .. import formats
 from ..formats import Format
 
-FormatSpec = str | Sequence[int] | Format
+FormatSpec = str | Sequence[int] | Mapping[str, Any] | Format
 
 # -- the rules, as functions ---------------------------------------------------------------------------------------
 
 
 def nearest(master: Tensor, format: FormatSpec, scale: Tensor | int) -> Tensor:
     """The level of `format` at `scale` nearest to each master weight; the shape of `master`."""
-    return formats.get(format).round(master, scale)
+    return formats.get(format).round(master, scale=scale)
 
 
 def hysteresis(master: Tensor, previous: Tensor, format: FormatSpec, scale: Tensor | int, width: float = 1.0) -> Tensor:
@@ -35,7 +35,8 @@ def hysteresis(master: Tensor, previous: Tensor, format: FormatSpec, scale: Tens
 
     Args:
         master, previous: the same shape.
-        format, scale: the grid; `scale` broadcasts.
+        format, scale: the grid; `scale` broadcasts. Of a block format, whose blocks lie along the last dimension: what
+            its `scales` gives.
         width: 1 is the paper's rule, floor or ceil; 0 is rounding to nearest, ties included.
 
     Raises:
@@ -44,11 +45,11 @@ def hysteresis(master: Tensor, previous: Tensor, format: FormatSpec, scale: Tens
     _check_width(width)
     grid = formats.get(format)
     if width == 0:
-        return grid.round(master, scale)
+        return grid.round(master, scale=scale)
     rising = master >= previous
     if width == 1:
-        return grid.directed(master, ~rising, scale)
-    low, high = grid.floor(master, scale), grid.ceil(master, scale)
+        return grid.directed(master, ~rising, scale=scale)
+    low, high = grid.floor(master, scale=scale), grid.ceil(master, scale=scale)
     way = (1 + width) / 2 * (high - low)
     return torch.where(
         rising,
@@ -81,7 +82,7 @@ class Nearest:
         self.format = formats.get(format)
 
     def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None) -> Tensor:
-        return self.format.round(master, scale)
+        return self.format.round(master, scale=scale)
 
 
 class Stochastic:
@@ -93,7 +94,7 @@ class Stochastic:
         self.format = formats.get(format)
 
     def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None) -> Tensor:
-        return self.format.round(master, scale, stochastic=key)
+        return self.format.round(master, scale=scale, stochastic=key)
 
 
 class Hysteresis:

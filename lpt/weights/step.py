@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -45,6 +46,12 @@ class Channels:
         """`w` so that its scale broadcasts against it; nothing is copied."""
         return w if self.groups == 1 else w.unflatten(0, (self.groups, -1))
 
+    def memory(self, w: Tensor) -> Tensor | None:
+        """`w` as a matrix of one row a scale, as its memory lies; None if it does not lie so."""
+        if self.groups > 1 or self.dim not in (0, None) or not w.is_contiguous():
+            return None
+        return w.view(1 if self.dim is None else len(w), -1)
+
     def scale(self, w: Tensor, plan: Plan) -> Tensor:
         """The scale of each output channel of a weight seen by `view`; int32."""
         if self.groups == 1:
@@ -54,14 +61,24 @@ class Channels:
         return scale.unflatten(0, rows.shape[:2]).transpose(1, 2)
 
 
+class Seen(Protocol):
+    """How a weight is seen by its format and scales: `Channels`, or `InFeatures` where the format has blocks."""
+
+    def view(self, w: Tensor) -> Tensor: ...
+
+    def scale(self, w: Tensor, plan: Plan) -> Tensor: ...
+
+    def memory(self, w: Tensor) -> Tensor | None: ...
+
+
 def step(
-    plan: Plan, channels: Channels, master: Tensor, quantized: Tensor, scale: Tensor, upcoming: Tensor | None,
+    plan: Plan, channels: Seen, master: Tensor, quantized: Tensor, scale: Tensor, upcoming: Tensor | None,
     key: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Once over one weight: its scale and its next quantized value, both in place.
 
     Args:
-        master, quantized: seen by `Channels.view`.
+        master, quantized: seen by `channels.view`.
         scale: of the grid that `quantized` lies on.
         upcoming: with delayed scaling, the scale of the next grid; None otherwise.
 
@@ -78,7 +95,7 @@ def step(
         upcoming.copy_(_moved(new_scale, largest))
     new = plan.scheme(master, quantized, new_scale, key).to(quantized.dtype)
     flipped = new != quantized
-    regrid = (flipped & (new_scale != scale)).sum()
+    regrid = (flipped & plan.format.moved(new_scale, scale, quantized)).sum()
     flips = torch.stack([flipped.sum() - regrid, regrid])
     quantized.copy_(new)
     scale.copy_(new_scale)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..formats.kernels import Library
-from .step import Channels, Plan, step, step_rows
+from .step import Plan, Seen, step, step_rows
 
 
 class Weight:
@@ -29,7 +29,7 @@ class Weight:
         flips, seen: level flips and regrid flips, int64 [2], among `seen` elements times steps.
     """
 
-    def __init__(self, name: str, param: nn.Parameter, plan: Plan, channels: Channels, keys: Tensor) -> None:
+    def __init__(self, name: str, param: nn.Parameter, plan: Plan, channels: Seen, keys: Tensor) -> None:
         self.name, self.param, self.plan, self.channels, self.keys = name, param, plan, channels, keys
         self.seen = 0  # elements times steps
         self.flips = torch.zeros(2, dtype=torch.int64, device=param.device)  # level and regrid flips among them
@@ -54,7 +54,7 @@ class Weight:
         view = self.channels.view(self.master)
         self.scale = self.channels.scale(view, self.plan)
         self.upcoming = self.scale.clone() if self.plan.scaling == "delayed" else None
-        p.copy_(self.plan.format.round(view, self.scale).reshape(p.shape))
+        self.channels.view(p).copy_(self.plan.format.round(view, scale=self.scale))
         self.written = p.clone()
         self.quantized = p
         self._mark = (p._version, p.data_ptr())
@@ -91,8 +91,8 @@ class Weight:
         if not torch.equal(p, self.written):
             p, written, master = (self.channels.view(w) for w in (p, self.written, self.master))
             scale = self.channels.scale(master, self.plan)
-            elsewhere = (p != written) | (scale != self.scale)
-            p.copy_(torch.where(elsewhere, self.plan.format.round(master, scale).to(p.dtype), p))
+            elsewhere = (p != written) | self.plan.format.moved(scale, self.scale, p)
+            p.copy_(torch.where(elsewhere, self.plan.format.round(master, scale=scale).to(p.dtype), p))
             self.scale = scale
             self.upcoming = None if self.upcoming is None else scale.clone()
         self.wrote()
@@ -186,19 +186,20 @@ class Weight:
     def next(self, kernels: Library | None, key: Tensor | None) -> Tensor:
         """Write the next quantized weight over the last one; level flips and regrid flips, int64 [2]."""
         master, quantized, channels = self.master, self.quantized, self.channels
-        one_view = channels.groups == 1 and channels.dim in (0, None)
-        if kernels is not None and one_view and quantized.is_contiguous() and master.is_contiguous():
-            rows = 1 if channels.dim is None else len(master)
-            run = kernels.kernel(step_rows, self.plan)
-            scales = [None if s is None else s.view(rows, 1) for s in (self.scale, self.upcoming)]
-            return run(master.view(rows, -1), quantized.view(rows, -1), *scales, key)
+        rows = (channels.memory(master), channels.memory(quantized)) if kernels is not None else (None, None)
+        if kernels is not None and rows[0] is not None and rows[1] is not None:
+            scales = [None if s is None else s.view(len(rows[0]), 1) for s in (self.scale, self.upcoming)]
+            return kernels.kernel(step_rows, self.plan)(*rows, *scales, key)
         views = channels.view(master), channels.view(quantized)
         return step(self.plan, channels, *views, self.scale, self.upcoming, key)
 
     def rounded(self, values: Tensor) -> Tensor:
         """These values on the grid of their own largest magnitudes, to nearest."""
         view = self.channels.view(values)
-        return self.plan.format.round(view, self.channels.scale(view, self.plan)).reshape(values.shape)
+        rounded = torch.empty_like(values)
+        levels = self.plan.format.round(view, scale=self.channels.scale(view, self.plan))
+        self.channels.view(rounded).copy_(levels)
+        return rounded
 
     # -- state --------------------------------------------------------------------------------------------------------
 

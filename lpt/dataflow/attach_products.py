@@ -1,0 +1,219 @@
+"""`attach_products_`: a model and what its products are to round become a handle."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from .kinds import Convolution, Kind
+from .multiplying import Multiplying, Switches, kind_of
+from .placing import rank
+from .product import Product
+from .roles import HIDES_PRODUCTS
+from .slots import PRODUCTS, SLOTS, Products, Slot
+from .switching import HANDLE
+
+
+class Multiplied:
+    """The products of one model whose operands are rounded; made by `attach_products_`.
+
+    Attributes:
+        model: the model.
+        products: what was asked for.
+        rounding: what rounds, by module name.
+        left_out: module name -> why its product is in full precision.
+    """
+
+    def __init__(self, model: nn.Module, products: Products) -> None:
+        self.model, self.products, self.switches = model, products, Switches()
+        self.rounding: dict[str, Multiplying] = {}
+        self.left_out: dict[str, str] = {}
+        found = _found(model)
+        self._check_patterns(found)
+        self._leave(found)
+        self._refuse_hidden()
+        for name, (module, kind) in found.items():
+            if name in self.left_out:
+                continue
+            slots = products.of(name)
+            if not slots:
+                self.left_out[name] = "fp32 by choice"
+                continue
+            _check(name, module, kind, slots)
+            product = Product(name, kind, slots, products, rank())
+            self.rounding[name] = Multiplying(module, model, product, self.switches)
+        for multiplying in self.rounding.values():
+            multiplying.module.__dict__["forward"] = multiplying
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Within, products are computed by the modules' own forward passes."""
+        with _switched(self.switches, on=False):
+            yield
+
+    @contextmanager
+    def probe(self) -> Iterator[None]:
+        """Within, operands are rounded, and random bits do not advance."""
+        with _switched(self.switches, observing=False):
+            yield
+
+    def remove(self) -> None:
+        """The model computes as it did before `attach_products_`."""
+        for multiplying in self.rounding.values():
+            if multiplying.module.__dict__.get("forward") is multiplying:
+                del multiplying.module.__dict__["forward"]
+        self.model.__dict__.pop(HANDLE, None)
+
+    def report(self) -> str:
+        """A table: the six slots of each product, what was left out and why."""
+        modules = dict(self.model.named_modules())
+        rows = [("module", "type", *SLOTS, "left out because")]
+        for name, module in modules.items():
+            if name in self.rounding:
+                slots = self.rounding[name].product.slots
+                cells = [str(slots[slot]) if slot in slots else "-" for slot in SLOTS]
+                rows.append((name, type(module).__name__, *cells, ""))
+            elif name in self.left_out:
+                rows.append((name, type(module).__name__, *["-"] * len(SLOTS), self.left_out[name]))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """How far the random bits of each product have advanced, by module name."""
+        return {n: m.product.calls for n, m in self.rounding.items() if m.product.keys is not None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: it is of other products.
+        """
+        own = self.state_dict()
+        if odd := sorted(own.keys() ^ state.keys()):
+            raise ValueError(
+                f"the saved random bits are of other products: {len(odd)} differ, for example {odd[0]!r}; resume with "
+                "the model and products= of the saved run"
+            )
+        for name, calls in own.items():
+            calls.copy_(state[name])
+
+    # -- what is left out, and what is refused --------------------------------------------------------------------
+
+    def _check_patterns(self, found: Mapping[str, Any]) -> None:
+        names = [name for name, _ in self.model.named_modules()]
+        asked = [("skip", glob, names) for glob in self.products.skip]
+        asked += [("the rule's pattern", rule["pattern"], [*found]) for rule in self.products.rules]
+        for key, glob, valid in asked:
+            if not fnmatch.filter(valid, glob):
+                what = "module" if key == "skip" else "product"
+                raise ValueError(f"{key} {glob!r} matches no {what} of the model; there are {', '.join(found)}")
+
+    def _leave(self, found: Mapping[str, tuple[nn.Module, Kind]]) -> None:
+        for name, (module, _) in found.items():
+            if any(fnmatch.fnmatchcase(name, glob) for glob in self.products.skip):
+                self.left_out[name] = "skip"
+            elif _own_forward(module):
+                self.left_out[name] = "has a forward of its own"
+        weighted = [name for name, (module, _) in found.items() if getattr(module, "weight", None) is not None]
+        last = [*getattr(self.model, "last_products", weighted[-1:])]
+        for names, kept, why in ((weighted[:1], self.products.first, "first"), (last, self.products.last, "last")):
+            for name in names if not kept else ():
+                self.left_out.setdefault(name, f"the {why} product, by choice")
+
+    def _refuse_hidden(self) -> None:
+        skip = self.products.skip
+        for name, module in self.model.named_modules():
+            if isinstance(module, HIDES_PRODUCTS):
+                if not any(fnmatch.fnmatchcase(name, glob) for glob in skip):
+                    raise ValueError(
+                        f"{name or 'the model'} is a {type(module).__name__}, whose products are inside one fused "
+                        f"call: use a model that spells them out, or leave it in full precision by skip=[{name!r}]"
+                    )
+                self.left_out[name] = "skip"
+
+
+def attach_products_(model: nn.Module, products: Products) -> Multiplied:
+    """Round the operands of the model's products, in place; parameters, names and the state dict stay as they are.
+
+    It takes Linear, convolutions of one to three dimensions (grouped, strided, dilated, transposed), `lpt.ops.MatMul`
+    and `lpt.ops.Function(F.linear)`; embeddings are left alone.
+
+    Args:
+        model: any nn.Module, before it is wrapped for distribution or compilation.
+        products: what each slot is rounded to.
+
+    Raises:
+        ValueError: no module; one that has products already; a pattern that matches nothing; a slot without effect; a
+            transform whose size does not divide; a module whose products are hidden.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"attach_products_ takes an nn.Module, got a {type(model).__name__}")
+    if not isinstance(products, Products):
+        raise ValueError(f"attach_products_ takes Products, got {products!r}: write lpt.Products(x=..., w=..., ...)")
+    if HANDLE in model.__dict__:
+        raise ValueError("this model's products are rounded already; call remove() on their handle first")
+    handle = Multiplied(model, products)
+    model.__dict__[HANDLE] = handle
+    return handle
+
+
+def _found(model: nn.Module) -> dict[str, tuple[nn.Module, Kind]]:
+    """The modules that are products, those inside of modules that hide theirs left out."""
+    found: dict[str, tuple[nn.Module, Kind]] = {}
+    hidden: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+            raise ValueError(
+                f"{name or 'the model'} is a {type(module).__name__} whose shape is not known yet: run the model once "
+                "on a batch, then attach"
+            )
+        if isinstance(module, HIDES_PRODUCTS):
+            hidden.append(f"{name}." if name else "")
+        elif not any(name.startswith(prefix) for prefix in hidden) and (kind := kind_of(module)) is not None:
+            found[name] = module, kind
+    return found
+
+
+def _own_forward(module: nn.Module) -> bool:
+    """Whether the module's forward is another than that of torch's, or of ours, which it derives from."""
+    ours = ("torch.nn.modules.", "lpt.dataflow.ops")
+    own = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    return "forward" in vars(module) or not own.__module__.startswith(ours)
+
+
+def _check(name: str, module: nn.Module, kind: Kind, slots: Mapping[str, Slot]) -> None:
+    weight = module._parameters.get("weight")
+    idle = [slot for slot in PRODUCTS["wgrad"] if slot in slots]
+    if weight is not None and not weight.requires_grad and idle:
+        rule = ", ".join(f"{slot}: null" for slot in idle)
+        raise ValueError(
+            f"{' and '.join(idle)} of {name!r} have no effect, since its weight is frozen (requires_grad=False): leave "
+            f"them out by a rule {{pattern: {name}, {rule}}}"
+        )
+    if weight is None:
+        return
+    sums = kind.arranged("w", weight).shape
+    for product, features in (("forward", sums[-1]), ("dgrad", sums[-2])):
+        sizes = [s.transform.size for n in PRODUCTS[product] if (s := slots.get(n)) and s.transform]  # type: ignore
+        if sizes and features % sizes[0]:
+            group = " of a group" if isinstance(kind, Convolution) else ""
+            raise ValueError(
+                f"a Hadamard transform of size {sizes[0]} does not divide the {features} features{group} that "
+                f"{' and '.join(PRODUCTS[product])} of {name!r} are summed over: give another size by a rule, or leave "
+                "the layer out by skip="
+            )
+
+
+@contextmanager
+def _switched(switches: Switches, **values: bool) -> Iterator[None]:
+    before = {key: getattr(switches, key) for key in values}
+    vars(switches).update(values)
+    try:
+        yield
+    finally:
+        vars(switches).update(before)

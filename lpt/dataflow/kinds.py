@@ -1,0 +1,150 @@
+"""The kinds of products: how their operands lie, along which dimension each slot sums, and the three multiplications.
+
+An operand is *arranged* to be rounded: what may be summed over is a dimension of its own, of one group.
+
+    Linear        x (tokens, in), w (out, in), e (tokens, out)
+    MatMul        x (..., n, k), w (..., k, m), e (..., n, m)
+    Convolution   x (batch, groups, pixels, in), w (pixels, groups, out, in), e (batch, groups, pixels, out)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_convolution = torch.ops.aten.convolution
+_convolution_backward = torch.ops.aten.convolution_backward
+
+
+class Kind(Protocol):
+    """One kind of product.
+
+    Attributes:
+        dims: slot -> the dimension of its arranged operand that blocks run along.
+    """
+
+    @property
+    def dims(self) -> dict[str, int]: ...
+
+    def arranged(self, operand: str, t: Tensor) -> Tensor:
+        """A view of operand "x", "w" or "e"."""
+        ...
+
+    def restored(self, operand: str, t: Tensor, like: Tensor) -> Tensor:
+        """An arranged operand in the shape of `like`."""
+        ...
+
+    def forward(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def dgrad(self, e: Tensor, w: Tensor, x: Sequence[int]) -> Tensor:
+        """The gradient of x, whose shape is given."""
+        ...
+
+    def wgrad(self, e: Tensor, x: Tensor, w: Sequence[int]) -> Tensor:
+        """The gradient of w, whose shape is given."""
+        ...
+
+    def bias_grad(self, e: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x w^T + bias."""
+
+    dims = {"x": -1, "w": -1, "dgrad_e": -1, "dgrad_w": -2, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
+
+    def arranged(self, operand: str, t: Tensor) -> Tensor:
+        return t if operand == "w" else t.reshape(-1, t.shape[-1])
+
+    def restored(self, operand: str, t: Tensor, like: Tensor) -> Tensor:
+        return t.reshape(like.shape)
+
+    def forward(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, w, bias)
+
+    def dgrad(self, e: Tensor, w: Tensor, x: Sequence[int]) -> Tensor:
+        return e.reshape(-1, e.shape[-1]).mm(w).view(x)
+
+    def wgrad(self, e: Tensor, x: Tensor, w: Sequence[int]) -> Tensor:
+        return e.reshape(-1, e.shape[-1]).t().mm(x.reshape(-1, x.shape[-1]))
+
+    def bias_grad(self, e: Tensor) -> Tensor:
+        return e.reshape(-1, e.shape[-1]).sum(0)
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """y = x w of (..., n, k) and (..., k, m); of dimensions that are broadcast, the gradient is summed."""
+
+    dims = {"x": -1, "w": -2, "dgrad_e": -1, "dgrad_w": -1, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
+
+    def arranged(self, operand: str, t: Tensor) -> Tensor:
+        return t
+
+    def restored(self, operand: str, t: Tensor, like: Tensor) -> Tensor:
+        return t
+
+    def forward(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        return x @ w
+
+    def dgrad(self, e: Tensor, w: Tensor, x: Sequence[int]) -> Tensor:
+        return (e @ w.transpose(-2, -1)).sum_to_size(x)
+
+    def wgrad(self, e: Tensor, x: Tensor, w: Sequence[int]) -> Tensor:
+        return (x.transpose(-2, -1) @ e).sum_to_size(w)
+
+    def bias_grad(self, e: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of any number of dimensions, or a transposed one, as `aten::convolution` takes it.
+
+    Blocks run along the channels at each pixel, of one group, and in the gradient of w along the batch.
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+    dims = {"x": -1, "w": -1, "dgrad_e": -1, "dgrad_w": -2, "wgrad_e": 0, "wgrad_x": 0}  # noqa: RUF012
+
+    @property
+    def _options(self) -> tuple[object, ...]:
+        place = [*self.stride], [*self.padding], [*self.dilation]
+        return (*place, self.transposed, [*self.output_padding], self.groups)
+
+    def arranged(self, operand: str, t: Tensor) -> Tensor:
+        if operand != "w":
+            return t.unflatten(1, (self.groups, -1)).flatten(3).movedim(2, 3)
+        t = t.unflatten(0, (self.groups, -1)).flatten(3).movedim(3, 0)
+        return t.transpose(-2, -1) if self.transposed else t  # of a transposed one it is (in, out / groups, pixels)
+
+    def restored(self, operand: str, t: Tensor, like: Tensor) -> Tensor:
+        if operand != "w":
+            return t.movedim(3, 2).reshape(like.shape)
+        t = t.transpose(-2, -1) if self.transposed else t
+        return t.movedim(0, 3).reshape(like.shape)
+
+    def forward(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        return _convolution(x, w, bias, *self._options)
+
+    def dgrad(self, e: Tensor, w: Tensor, x: Sequence[int]) -> Tensor:
+        shape = e.new_empty(1).expand(x)  # its values do not matter
+        return _convolution_backward(e, shape, w, None, *self._options, [True, False, False])[0]
+
+    def wgrad(self, e: Tensor, x: Tensor, w: Sequence[int]) -> Tensor:
+        shape = e.new_empty(1).expand(w)
+        return _convolution_backward(e, x, shape, None, *self._options, [False, True, False])[1]
+
+    def bias_grad(self, e: Tensor) -> Tensor:
+        return e.sum([0, *range(2, e.ndim)])

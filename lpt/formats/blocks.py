@@ -1,0 +1,225 @@
+"""Block formats: an element format, and a scale for each block of a tensor, found from that block.
+
+    mxfp4 = lpt.formats.get("mxfp4")          # or Blocks("ocp_e2m1", 32)
+    q = mxfp4.round(x)                        # blocks of 32 along the last dimension
+    codes, scales = mxfp4.encode(x, dim=0)    # along the first
+
+A block is rounded by its element format at its scale: `block_scales` finds that, `tiles` cuts a tensor into blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from .base import Format, Stochastic
+from .block_scales import SCALES, BlockScale
+from .names import NAMED, FormatSpec, misplaced, nearest, per_tensor
+from .scaling import Scale
+from .tiles import Tiles, amax_within
+
+
+class Blocks(Format):
+    """A block format. Every block of a tensor has a scale of its own, and its elements are rounded at that scale.
+
+    Args:
+        element: a format with values, as `lpt.formats.get` takes it: `ocp_e2m1`, `fp134`, `int8`, `log4`, a list, a
+            Table. Ties and saturation are its own.
+        block: elements along the dimension that is asked for, a shorter rest at its end; or (rows, columns), a tile,
+            whose columns lie along that dimension and rows along the one before it (of a matrix, the other one).
+        scale: "e8m0", a power of two; "e4m3" or "ue5m3", a small float under an FP32 factor of the whole tensor;
+            "fp32", a real number (`block_scales`).
+        rule: how a scale is found. Of e8m0: "floor" (the default), "even", "ceil", "rceil": where a block's largest
+            value moves up an octave, see `Format.carry`. Of fp32: "amax" (the default), or "pow2", the power of two
+            that does not saturate. Of the small floats: "amax".
+        room: octaves left empty above a block's largest value; of e8m0 only.
+        min_scale: the smallest block scale, of a small float; by default 0 for e4m3 (torchao: 2**-6), and 2**-17,
+            which is its smallest number, for ue5m3.
+        tensor_scale: False sets the tensor's factor to 1; of the small floats only.
+
+    Attributes:
+        name: what `lpt.formats.get` understands, unless the element is a format of one's own.
+        bits: of an element, its share of the block's scale included, as a float: 4.25 for mxfp4.
+
+    Raises:
+        ValueError: an element without values or of no free scale, or anything else that is not as said above.
+    """
+
+    bits: float  # type: ignore[assignment]
+    block: tuple[int, ...]
+
+    def __init__(
+        self,
+        element: FormatSpec,
+        block: int | Sequence[int],
+        scale: str = "e8m0",
+        rule: str | None = None,
+        room: int = 0,
+        min_scale: float | None = None,
+        tensor_scale: bool = True,
+    ) -> None:
+        _check_choice("scale", scale, SCALES)
+        kind = SCALES[scale]
+        self.element, self.block = _element(element), _shape(block)
+        self.scale, self.rule = scale, kind.rules[0] if rule is None else rule
+        _check_choice(f"the rule of {scale} scales", self.rule, kind.rules)
+        options = _changed(scale, {"room": room, "min_scale": min_scale, "tensor_scale": tensor_scale})
+        self._scales: BlockScale = kind.build(self.element, rule=self.rule, **options)
+        self.name = _name(self, options)
+        self.bits = self.element.bits + self._scales.bits / math.prod(self.block)
+        self.top_exponent = self.element.top_exponent
+        self._levels = self.element._levels
+
+    # -- rounding ---------------------------------------------------------------------------------------------
+    # A Format is told the scale. A block format finds it, and is told the dimension instead.
+
+    def round(  # type: ignore[override]
+        self, x: Tensor, dim: int = -1, stochastic: Stochastic = None, *, scale: Tensor | None = None
+    ) -> Tensor:
+        """The level nearest to x on the grid of each block.
+
+        Args:
+            x: float32, float64, bfloat16 or float16, any shape; not modified, not differentiated.
+            dim: blocks run along it.
+            stochastic: as `Format.round` takes it.
+            scale: what `scales` gave for a tensor of this shape; if not given, x's own.
+
+        Returns:
+            x's shape and dtype. A block of zeros gives zeros; nan stays where it is and does not touch its block's
+            scale; infinities saturate. A level that the dtype does not hold comes out as the dtype rounds it: in
+            float32, levels above 2**128 of blocks next to it are infinite.
+        """
+        tiles = Tiles(x, self.block, dim)
+        return tiles.merged(self.element.round(tiles.x, self._applied(tiles, scale), stochastic))
+
+    def round_tiles(self, x: Tensor, inner: Sequence[int], stochastic: Stochastic = None) -> Tensor:
+        """`round`, of whole blocks that lie over the dimensions `inner`."""
+        scale = self._scales.applied(*self._scales.of(amax_within(x, inner)))
+        return self.element.round(x, scale, stochastic)
+
+    def floor(self, x: Tensor, dim: int = -1, *, scale: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """The largest level at or below x on the signed axis, saturated; otherwise as `round`."""
+        tiles = Tiles(x, self.block, dim)
+        return tiles.merged(self.element.floor(tiles.x, self._applied(tiles, scale)))
+
+    def ceil(self, x: Tensor, dim: int = -1, *, scale: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """The smallest level at or above x on the signed axis, saturated; otherwise as `round`."""
+        tiles = Tiles(x, self.block, dim)
+        return tiles.merged(self.element.ceil(tiles.x, self._applied(tiles, scale)))
+
+    def directed(  # type: ignore[override]
+        self, x: Tensor, up: Tensor, dim: int = -1, *, scale: Tensor | None = None
+    ) -> Tensor:
+        """`ceil` where `up` (bool, the shape of x) is true and `floor` elsewhere, for the price of one of them."""
+        tiles, above = Tiles(x, self.block, dim), Tiles(up, self.block, dim)
+        return tiles.merged(self.element.directed(tiles.x, above.x, self._applied(tiles, scale)))
+
+    # -- scales -----------------------------------------------------------------------------------------------
+
+    def scales(self, x: Tensor, dim: int = -1) -> Tensor:
+        """The scales of x's blocks, in x's shape with a dimension's size replaced by its number of blocks.
+
+        int32 exponents of e8m0, -127 for a block of zeros; float32 factors of fp32. Of the small floats float32 [2,
+        ...]: first those of the blocks, then the tensor's factor, the same for all; an element q is worth
+        q * scales[0] / scales[1].
+        """
+        tiles = Tiles(x, self.block, dim)
+        return tiles.joined(self._scales.of(tiles.amax()))
+
+    def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0, rule: str = "") -> Tensor:
+        """`scales(x)`: blocks along the last dimension, whatever `channel_dim`, by the format's own room and rule."""
+        return self.scales(x)
+
+    def moved(self, scale: Tensor, other: Tensor, like: Tensor, dim: int = -1) -> Tensor:
+        """bool in the shape of `like`, a tensor that these are scales of: elements whose block's scale differs."""
+        tiles = Tiles(like, self.block, dim)
+        pairs = zip(tiles.parted(scale, self._scales.parts), tiles.parted(other, self._scales.parts), strict=True)
+        differ = [a != b for a, b in pairs]
+        return tiles.merged(tiles.spread(sum(differ[1:], differ[0])).expand_as(tiles.x))
+
+    def _applied(self, tiles: Tiles, scale: Tensor | None) -> Scale:
+        parts = self._scales.of(tiles.amax()) if scale is None else tiles.parted(scale, self._scales.parts)
+        return self._scales.applied(*map(tiles.spread, parts))
+
+    def scale_for(self, exponent: Tensor) -> Tensor:
+        raise ValueError(misplaced(self.name))
+
+    def carry(self, rule: str, dtype: torch.dtype = torch.float32) -> int:
+        raise ValueError(misplaced(self.name))
+
+    # -- codes ------------------------------------------------------------------------------------------------
+
+    def encode(self, x: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """`round(x, dim)` as the element format's codes, uint8 in the shape of x, and the blocks' `scales`."""
+        tiles = Tiles(x, self.block, dim)
+        parts = self._scales.of(tiles.amax())
+        scale = self._scales.applied(*map(tiles.spread, parts))
+        return tiles.merged(self.element.encode(tiles.x, scale)), tiles.joined(parts)
+
+    def decode(self, codes: Tensor, scales: Tensor, dim: int = -1) -> Tensor:  # type: ignore[override]
+        """The float32 values of uint8 codes at `scales`, of any integer type that holds them where they are exponents.
+
+        Raises:
+            ValueError: `codes` are not uint8, or `scales` do not have the shape that `scales` gives.
+        """
+        tiles = Tiles(codes, self.block, dim)
+        return tiles.merged(self.element.decode(tiles.x, self._applied(tiles, scales)))
+
+    @property
+    def high(self) -> float:
+        return self.element.high
+
+    @property
+    def low(self) -> float:
+        return self.element.low
+
+
+def _element(spec: FormatSpec) -> Format:
+    element = per_tensor(spec)
+    if element._levels is None or not element.scaled or element.high <= 0:
+        raise ValueError(
+            f"element={element.name} does not fit a block: give a format of at most 256 values at a scale of its own, "
+            "such as ocp_e2m1, fp134, int8, log4"
+        )
+    return element
+
+
+def _shape(block: int | Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(block) if isinstance(block, Sequence) and not isinstance(block, str) else (block,)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
+    if not whole or len(sizes) not in (1, 2):
+        raise ValueError(f"block={block!r} is neither a number of elements, such as 32, nor a tile, such as [48, 48]")
+    return sizes  # type: ignore[return-value]
+
+
+def _changed(scale: str, options: dict[str, object]) -> dict[str, object]:
+    """The options that are not as usual, which must be those of this kind of scale."""
+    usual = {"room": 0, "min_scale": None, "tensor_scale": True}
+    changed = {key: value for key, value in options.items() if value != usual[key]}
+    for key, value in changed.items():
+        if key not in SCALES[scale].options:
+            raise ValueError(f"{key}={value} is no option of {scale} scales; leave it out")
+    room, least = options["room"], options["min_scale"]
+    if not isinstance(room, int) or isinstance(room, bool) or abs(room) > 127:
+        raise ValueError(f"room={room!r}: give octaves of headroom, a whole number")
+    if least is not None and not (isinstance(least, (int, float)) and 0 <= least < math.inf):
+        raise ValueError(f"min_scale={least!r}: give the smallest scale of a block, 0 or more")
+    if not isinstance(options["tensor_scale"], bool):
+        raise ValueError(f"tensor_scale={options['tensor_scale']!r} is neither true nor false")
+    return changed
+
+
+def _name(blocks: Blocks, changed: dict[str, object]) -> str:
+    """ "element/block/scale/rule", for example "fp134/48x48/e8m0/ceil", and options; or what is in NAMED."""
+    parts = [blocks.element.name, "x".join(map(str, blocks.block)), blocks.scale, blocks.rule]
+    parts += [f"{key}={value}" for key, value in changed.items()]
+    name = "/".join(parts)
+    return next((short for short, spelt in NAMED.items() if spelt == name), name)
+
+
+def _check_choice(key: str, got: object, valid: Collection[str]) -> None:
+    if got not in valid:
+        raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}{nearest(got, valid)}")

@@ -1,0 +1,115 @@
+"""A tensor cut into blocks: each dimension that blocks lie along becomes two, which block and where in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .scaling import finite_magnitude
+
+
+class Tiles:
+    """x in blocks.
+
+    Args:
+        x: any shape.
+        block: (columns,) along `dim`, or (rows, columns), rows along the dimension before it (the last one before the
+            first); a tensor of one dimension is a row.
+        dim: a dimension of x.
+
+    Attributes:
+        full: all blocks are whole, or there is one shorter block only. x is then tiled, a view; otherwise it keeps its
+            shape, and what belongs to blocks is spread over their elements instead.
+        x: the tensor, tiled if `full`.
+        inner: the dimensions of a tiled tensor that lie within blocks.
+
+    Raises:
+        ValueError: `dim` is not a dimension of x.
+    """
+
+    def __init__(self, x: Tensor, block: tuple[int, ...], dim: int) -> None:
+        if not isinstance(dim, int):
+            raise ValueError(
+                f"dim={type(dim).__name__} is not the number of a dimension: a block format finds its own scales; one "
+                "that is to be used is given as scale="
+            )
+        if not -max(x.ndim, 1) <= dim < max(x.ndim, 1):
+            raise ValueError(f"dim={dim} is not a dimension of a tensor of shape {tuple(x.shape)}")
+        self.shape = x.shape
+        self.flat = x.reshape(1) if x.ndim == 0 else x
+        dim = dim % self.flat.ndim
+        sizes = {dim: block[-1]}
+        if len(block) == 2 and self.flat.ndim > 1:
+            sizes[(dim - 1) % self.flat.ndim] = block[0]
+        for d, size in sizes.items():
+            if 0 < self.flat.shape[d] < size:  # min() would be a variable of compiled code
+                sizes[d] = self.flat.shape[d]
+        self.sizes = dict(sorted(sizes.items()))
+        self.inner = [d + 1 + i for i, d in enumerate(self.sizes)]
+        self.full = all(self.flat.shape[d] % size == 0 for d, size in self.sizes.items())
+        self.x = self._tiled(self.flat) if self.full else self.flat
+
+    def merged(self, y: Tensor) -> Tensor:
+        """y, in the shape of `x`, in the shape that was given."""
+        if self.full:
+            for d in self.sizes:
+                y = y.flatten(d, d + 1)
+        return y.view(self.shape) if len(self.shape) == 0 else y
+
+    def amax(self) -> Tensor:
+        """The largest finite magnitude of each block, the inner dimensions kept at 1; float32 or float64."""
+        return amax_within(self.x if self.full else self._tiled(self.flat), self.inner)
+
+    def spread(self, part: Tensor) -> Tensor:
+        """A part in the shape of `amax`, or of one element, so that it broadcasts against `x`."""
+        if self.full:
+            return part
+        part = part.squeeze(tuple(self.inner))
+        for d, size in self.sizes.items():
+            if part.shape[d] > 1:
+                # By an index: of an expanded view torch 2.14 compiles loops that leave out the last, shorter block.
+                part = part.index_select(d, torch.arange(self.flat.shape[d], device=part.device) // size)
+        return part
+
+    def joined(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """Parts in the shape of `amax`, without its inner dimensions; several of them stacked."""
+        flat = [part.squeeze(tuple(self.inner)) for part in torch.broadcast_tensors(*parts)]
+        return flat[0] if len(flat) == 1 else torch.stack(flat)
+
+    def parted(self, scales: Tensor, count: int) -> tuple[Tensor, ...]:
+        """What `joined` had joined, `count` parts.
+
+        Raises:
+            ValueError: they are not of this tensor's blocks.
+        """
+        outer = [-(-n // self.sizes.get(d, 1)) for d, n in enumerate(self.flat.shape)]
+        wanted = [*([count] if count > 1 else []), *outer]
+        if [*scales.shape] != wanted:
+            raise ValueError(f"scales of shape {[*scales.shape]} are not those of these blocks, which have {wanted}")
+        parts = scales.unbind(0) if count > 1 else (scales,)
+        for d in self.inner:
+            parts = tuple(part.unsqueeze(d) for part in parts)
+        return parts
+
+    def _tiled(self, x: Tensor) -> Tensor:
+        """Each dimension of blocks as two, filled up with zeros."""
+        for d, size in sorted(self.sizes.items(), reverse=True):
+            if rest := -x.shape[d] % size:
+                x = pad(x, [0, 0] * (x.ndim - 1 - d) + [0, rest])
+            x = x.unflatten(d, (x.shape[d] // size, size))
+        return x
+
+
+def amax_within(x: Tensor, inner: Sequence[int]) -> Tensor:
+    """The largest finite |x| over the dimensions `inner`, kept at 1; float32 or float64.
+
+    A maximum of floats, since across one vector of a processor that is compiled to much less than one of integers.
+    """
+    x = x.detach()
+    x = x if x.dtype == torch.float64 else x.float()
+    if x.numel() == 0:
+        return x.new_zeros([1 if d in inner else size for d, size in enumerate(x.shape)])
+    return finite_magnitude(x).amax(tuple(inner), keepdim=True)
