@@ -7,6 +7,7 @@ from torch import Tensor, nn
 import lpt
 from lpt.errors import UserError
 from lpt.formats import get
+from lpt.formats.kernels import Library
 from lpt.hardware.operands import blocks
 from lpt.search.engine import resolve
 from lpt.weights import hysteresis
@@ -70,7 +71,7 @@ def test_weights_lie_on_their_blocks_after_training(scheme: str) -> None:
         assert ((value == low) | (value == high)).all()
     level, regrid, seen = held.flips().sum(0).tolist()
     assert seen == 3 * sum(p.numel() for p in held.params.values()) and level + regrid > 0
-    _, fused = trained(scheme, fused=True)
+    _, fused = trained(scheme, kernels=Library(ahead=False))
     assert all(p.equal(fused.params[name]) for name, p in held.params.items())
 
 

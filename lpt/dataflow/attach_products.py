@@ -179,9 +179,9 @@ def _found(model: nn.Module, accumulate: Accumulate | None) -> dict[str, tuple[n
             )
         if isinstance(module, HIDES_PRODUCTS):
             hidden.append(f"{name}." if name else "")
-        elif (
-            not any(name.startswith(prefix) for prefix in hidden) and (kind := kind_of(module, accumulate)) is not None
-        ):
+            continue
+        kind = kind_of(module, accumulate)
+        if kind is not None and not any(name.startswith(prefix) for prefix in hidden):
             found[name] = module, kind
     return found
 
