@@ -71,8 +71,8 @@ def test_weights_lie_on_their_blocks_after_training(scheme: str) -> None:
         assert ((value == low) | (value == high)).all()
     level, regrid, seen = held.flips().sum(0).tolist()
     assert seen == 3 * sum(p.numel() for p in held.params.values()) and level + regrid > 0
-    _, compiled = trained(scheme, kernels=Library(ahead=False))
-    assert all(p.equal(compiled.params[name]) for name, p in held.params.items())
+    _, fused = trained(scheme, kernels=Library(ahead=False))
+    assert all(p.equal(fused.params[name]) for name, p in held.params.items())
 
 
 @pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "ocp_e4m3/16/fp32"])

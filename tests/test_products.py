@@ -359,3 +359,43 @@ def test_compiled_products_give_the_same_bits() -> None:
         assert int(handle.state_dict()[""]) == 2
         found.append((y.detach(), layer.weight.grad))
     assert all(a.equal(b) for a, b in zip(*found, strict=True))
+
+
+def test_sums_in_parts() -> None:
+    """Three products of a layer by hand, term by term; and of two matrices."""
+    fmt, x, e = get("fp169"), values(2, 6, 20).requires_grad_(), values(2, 6, 9, seed=1)
+    layer = nn.Linear(20, 9)
+    lpt.attach_products_(layer, lpt.Products(x="mxfp4", accumulate={"format": "fp169", "every": 8}))
+    y = layer(x)
+    dx, dw = torch.autograd.grad(y, (x, layer.weight), e)
+
+    def summed(a: Tensor, b: Tensor) -> Tensor:
+        total = torch.zeros(a.shape[:-1] + b.shape[-1:])
+        for i in range(0, a.shape[-1], 8):
+            total = fmt.round(total + a[..., i : i + 8] @ b[..., i : i + 8, :])
+        return total
+
+    w, flat, rows = layer.weight.detach(), x.detach().view(12, 20), e.view(12, 9)
+    assert y.equal(summed(get("mxfp4").round(x), w.t()) + layer.bias)
+    assert not y.equal(F.linear(get("mxfp4").round(x), w, layer.bias))
+    assert dx.view(12, 20).equal(summed(rows, w)) and dw.equal(summed(rows.t(), flat))
+    product = MatMul()
+    lpt.attach_products_(product, lpt.Products(accumulate={"format": "fp169", "every": 8}))
+    assert product(x.detach(), w.t()).equal(summed(x.detach(), w.t()))
+    for wrong, said in ({"format": "fp134", "every": 8}, "needs a scale"), ({"format": "bf16", "every": 0}, "every=0"):
+        with pytest.raises(ValueError, match=said):
+            lpt.Products(accumulate=wrong)
+    with pytest.raises(ValueError, match="accumulate is for Linear and MatMul, and '0' is a Conv1d"):
+        lpt.attach_products_(nn.Sequential(nn.Conv1d(2, 2, 1)), lpt.Products(accumulate={"format": "bf16", "every": 8}))
+
+
+def test_no_elements_and_other_memory_formats() -> None:
+    formats = dict.fromkeys(SLOTS, "mxfp4")
+    layer, conv = nn.Linear(32, 16), nn.Conv2d(8, 8, 3, groups=2)
+    lpt.attach_products_(layer, lpt.Products(**formats))
+    lpt.attach_products_(conv, lpt.Products(**formats))
+    layer(torch.randn(0, 32)).sum().backward()
+    assert layer.weight.grad.equal(torch.zeros(16, 32))
+    x = values(4, 8, 6, 6)
+    assert conv(x.to(memory_format=torch.channels_last)).allclose(conv(x), rtol=1e-4, atol=1e-3)
+    assert conv(x[:0]).shape == (0, 8, 4, 4)

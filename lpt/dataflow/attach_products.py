@@ -15,7 +15,7 @@ from .multiplying import Multiplying, Switches, kind_of
 from .placing import rank
 from .product import Product
 from .roles import HIDES_PRODUCTS
-from .slots import PRODUCTS, SLOTS, Products, Slot
+from .slots import PRODUCTS, SLOTS, Accumulate, Products, Slot
 from .switching import HANDLE
 
 
@@ -33,7 +33,7 @@ class Multiplied:
         self.model, self.products, self.switches = model, products, Switches()
         self.rounding: dict[str, Multiplying] = {}
         self.left_out: dict[str, str] = {}
-        found = _found(model)
+        found = _found(model, products.accumulate)  # type: ignore[arg-type]
         self._check_patterns(found)
         self._leave(found)
         self._refuse_hidden()
@@ -41,7 +41,12 @@ class Multiplied:
             if name in self.left_out:
                 continue
             slots = products.of(name)
-            if not slots:
+            if products.accumulate is not None and isinstance(kind, Convolution):
+                raise ValueError(
+                    f"accumulate is for Linear and MatMul, and {name!r} is a {type(module).__name__}: leave it out by "
+                    f"skip=[{name!r}]"
+                )
+            if not slots and products.accumulate is None:
                 self.left_out[name] = "fp32 by choice"
                 continue
             _check(name, module, kind, slots)
@@ -162,7 +167,7 @@ def attach_products_(model: nn.Module, products: Products) -> Multiplied:
     return handle
 
 
-def _found(model: nn.Module) -> dict[str, tuple[nn.Module, Kind]]:
+def _found(model: nn.Module, accumulate: Accumulate | None) -> dict[str, tuple[nn.Module, Kind]]:
     """The modules that are products, those inside of modules that hide theirs left out."""
     found: dict[str, tuple[nn.Module, Kind]] = {}
     hidden: list[str] = []
@@ -174,7 +179,9 @@ def _found(model: nn.Module) -> dict[str, tuple[nn.Module, Kind]]:
             )
         if isinstance(module, HIDES_PRODUCTS):
             hidden.append(f"{name}." if name else "")
-        elif not any(name.startswith(prefix) for prefix in hidden) and (kind := kind_of(module)) is not None:
+            continue
+        kind = kind_of(module, accumulate)
+        if kind is not None and not any(name.startswith(prefix) for prefix in hidden):
             found[name] = module, kind
     return found
 

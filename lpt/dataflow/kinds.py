@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .slots import Accumulate
 
 _convolution = torch.ops.aten.convolution
 _convolution_backward = torch.ops.aten.convolution_backward
@@ -52,9 +54,24 @@ class Kind(Protocol):
     def bias_grad(self, e: Tensor) -> Tensor: ...
 
 
+def multiplied(a: Tensor, b: Tensor, accumulate: Accumulate | None) -> Tensor:
+    """a b of (..., n, k) and (..., k, m), summed over k as `accumulate` says."""
+    if accumulate is None or not a.shape[-1]:
+        return a @ b
+    grid: Any = accumulate.format
+    parts = zip(a.split(accumulate.every, -1), b.split(accumulate.every, -2), strict=True)
+    sums = (left @ right for left, right in parts)
+    total = grid.round(next(sums))
+    for part in sums:
+        total = grid.round(total + part)
+    return total
+
+
 @dataclass(frozen=True)
 class Linear:
     """y = x w^T + bias."""
+
+    accumulate: Accumulate | None = None
 
     dims = {"x": -1, "w": -1, "dgrad_e": -1, "dgrad_w": -2, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
 
@@ -65,13 +82,16 @@ class Linear:
         return t.reshape(like.shape)
 
     def forward(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x, w, bias)
+        if self.accumulate is None:
+            return F.linear(x, w, bias)
+        y = multiplied(x, w.t(), self.accumulate)
+        return y if bias is None else y + bias
 
     def dgrad(self, e: Tensor, w: Tensor, x: Sequence[int]) -> Tensor:
-        return e.reshape(-1, e.shape[-1]).mm(w).view(x)
+        return multiplied(e.reshape(-1, e.shape[-1]), w, self.accumulate).view(x)
 
     def wgrad(self, e: Tensor, x: Tensor, w: Sequence[int]) -> Tensor:
-        return e.reshape(-1, e.shape[-1]).t().mm(x.reshape(-1, x.shape[-1]))
+        return multiplied(e.reshape(-1, e.shape[-1]).t(), x.reshape(-1, x.shape[-1]), self.accumulate)
 
     def bias_grad(self, e: Tensor) -> Tensor:
         return e.reshape(-1, e.shape[-1]).sum(0)
@@ -80,6 +100,8 @@ class Linear:
 @dataclass(frozen=True)
 class MatMul:
     """y = x w of (..., n, k) and (..., k, m); of dimensions that are broadcast, the gradient is summed."""
+
+    accumulate: Accumulate | None = None
 
     dims = {"x": -1, "w": -2, "dgrad_e": -1, "dgrad_w": -1, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
 
@@ -90,13 +112,13 @@ class MatMul:
         return t
 
     def forward(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        return x @ w
+        return multiplied(x, w, self.accumulate)
 
     def dgrad(self, e: Tensor, w: Tensor, x: Sequence[int]) -> Tensor:
-        return (e @ w.transpose(-2, -1)).sum_to_size(x)
+        return multiplied(e, w.transpose(-2, -1), self.accumulate).sum_to_size(x)
 
     def wgrad(self, e: Tensor, x: Tensor, w: Sequence[int]) -> Tensor:
-        return (x.transpose(-2, -1) @ e).sum_to_size(w)
+        return multiplied(x.transpose(-2, -1), e, self.accumulate).sum_to_size(w)
 
     def bias_grad(self, e: Tensor) -> Tensor:
         raise NotImplementedError

@@ -14,6 +14,7 @@ from .kinds import Convolution, Kind, Linear, MatMul
 from .ops import Function
 from .ops import MatMul as MatMulModule
 from .product import Multiply, Product
+from .slots import Accumulate
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -78,14 +79,14 @@ class Multiplying:
         return Multiply.apply(x, w, bias, self.product, kind or self.product.kind, keys, dtype)
 
 
-def kind_of(module: nn.Module) -> Kind | None:
+def kind_of(module: nn.Module, accumulate: Accumulate | None) -> Kind | None:
     """The kind of product that the module's forward is; None if it is none."""
     if isinstance(module, nn.Linear):
-        return Linear()
+        return Linear(accumulate)
     if isinstance(module, MatMulModule):
-        return MatMul()
+        return MatMul(accumulate)
     if isinstance(module, Function):
-        return Linear() if module.function is F.linear else None
+        return Linear(accumulate) if module.function is F.linear else None
     if not isinstance(module, CONVOLUTIONS):
         return None
     padding: Any = module.padding

@@ -88,6 +88,27 @@ class Slot:
         return " ".join([*parts, *([str(self.transform)] if self.transform else [])])
 
 
+@dataclass(frozen=True)
+class Accumulate:
+    """A product is summed in parts: `every` terms in the products' own dtype, then rounded with the sum so far.
+
+    Args:
+        format: of the sum so far, at no scale: "fp169", "bf16", "fp16"; or "fp32".
+        every: terms in a part.
+    """
+
+    format: FormatSpec
+    every: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format", formats.get(self.format))  # type: ignore[arg-type]
+        grid: Any = self.format
+        if grid.scaled or grid.block is not None:
+            raise ValueError(f"accumulate: {grid.name} needs a scale, which a sum has not: give fp169, bf16 or fp16")
+        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
+            raise ValueError(f"accumulate: every={self.every!r} is no number of terms: give 1 or more, such as 64")
+
+
 SlotSpec = Slot | FormatSpec | None
 
 
@@ -106,6 +127,8 @@ class Products:
         scale_rule, room: of formats with one scale a tensor, which is found from each tensor: when a largest value
             counts to the octave above (`lpt.formats.Format.carry`), and octaves of headroom.
         seed: of stochastic rounding and of signs.
+        accumulate: what Accumulate takes, as a mapping, or None: how the three products of Linear and MatMul are
+            summed. Slow; refused where there is a convolution that is not left out.
 
     Raises:
         ValueError: an unknown format, choice or key, or a slot that asks for what it cannot have.
@@ -124,8 +147,10 @@ class Products:
     scale_rule: str = "floor"
     room: int = 0
     seed: int = 0
+    accumulate: Accumulate | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "accumulate", _accumulate(self.accumulate))
         for name in SLOTS:
             object.__setattr__(self, name, _slot(name, getattr(self, name)))
         for key in ("rules", "skip"):
@@ -158,8 +183,10 @@ class Products:
     @property
     def asked(self) -> bool:
         """Whether any slot, anywhere, asks for anything."""
-        return any(getattr(self, name) is not None for name in SLOTS) or any(
-            slot is not None for rule in self.rules for name, slot in rule.items() if name != "pattern"
+        return (
+            self.accumulate is not None
+            or any(getattr(self, name) is not None for name in SLOTS)
+            or any(slot is not None for rule in self.rules for name, slot in rule.items() if name != "pattern")
         )
 
 
@@ -220,6 +247,14 @@ def _transform(spec: Any) -> Hadamard | None:
             raise ValueError(f"a transform has a size and signs, got {odd[0]!r}: write {{size: 16, signs: fixed}}")
         return Hadamard(**spec)
     return Hadamard(spec)
+
+
+def _accumulate(spec: Any) -> Accumulate | None:
+    if spec is None or isinstance(spec, Accumulate):
+        return spec
+    if not isinstance(spec, Mapping) or set(spec) != {"format", "every"}:
+        raise ValueError(f"accumulate={spec!r} is not a format and a number: write {{format: fp169, every: 64}}")
+    return Accumulate(**spec)
 
 
 def _choice(key: str, got: str, *valid: str) -> None:
