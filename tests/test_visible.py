@@ -27,6 +27,7 @@ class Toy(nn.Module):
         super().__init__()
         self.compute = compute
         self.a = nn.Linear(8, 8)
+        self.inner = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
         self.relu = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(0.5)
         self.weight = nn.Parameter(torch.randn(8))
@@ -113,6 +114,12 @@ REFUSED = {
     "h = h * random.random()": "random numbers",
     "h = h * torch.rand(()).item()": "random numbers",
     "torch.set_grad_enabled(False); h = h * 2; torch.set_grad_enabled(True)": "switches gradients",
+    "with torch.no_grad(): h = self.a(x)": "switches gradients",
+    "with torch.inference_mode(): h = self.inner(x)": "switches gradients",
+    "with torch.no_grad(): h = self.relu(h)": "switches gradients",
+    "with torch.autocast('cpu'): h = self.a(x)": "within torch.autocast",
+    "with torch.autocast('cpu', enabled=False): h = self.inner(x)": "within torch.autocast",
+    "with torch.autocast('cpu', torch.float16): h = h * 2": "within torch.autocast",
 }
 
 
@@ -213,6 +220,29 @@ def test_an_example_finds_what_no_graph_shows() -> None:
     assert str(model) == before
     with pytest.raises(UserError, match=r"its output in training differs \(by up to"):
         visible(toy(lambda self, x: self.a(x) * (2 if type(x) is Tensor else 3)), example=X)
+
+
+def test_an_example_finds_a_gradient_that_is_lost() -> None:
+    """A value that a tracer does not see: it says which class the input has."""
+    hidden = toy(lambda self, x: self.a(x.detach()) + (self.inner(x).detach() if type(x) is Tensor else self.inner(x)))
+    with pytest.raises(UserError, match=r"whether inner.0.weight gets a gradient differs"):
+        visible(hidden, example=X)
+    assert all(p.grad is None for p in hidden.parameters())
+
+
+def test_autocast_around_the_model_is_kept_and_no_block_stays_open() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        result = visible(toy(does("h = self.inner(h)")), example=X)
+        assert result(X).dtype == torch.bfloat16
+    assert result(X).dtype == torch.float32 and torch.autocast_increment_nesting() == 1
+    torch.autocast_decrement_nesting()
+
+
+def test_a_forward_that_depends_on_the_mode_is_told_in_python() -> None:
+    model = toy(lambda self, x: self.a(x) * 2 if self.training else self.a(x) + self.relu(x))
+    with pytest.raises(UserError, match=r"apart from dropout: '.*self.mul\(.*' against '.*self.relu\(") as told:
+        visible(model)
+    assert "num_users" not in str(told.value) and "%" not in str(told.value)
 
 
 def test_an_example_leaves_no_trace() -> None:

@@ -91,6 +91,10 @@ class Format:
         """Where the grids of two scales differ: bool, broadcasts against `like`, a tensor of which they are scales."""
         return scale != other
 
+    def places(self, scale: Tensor, like: Tensor) -> Tensor:
+        """Which of the scales each element of `like` has, a tensor of which they are scales: int64 in its shape."""
+        return torch.arange(scale.numel(), device=like.device).view(scale.shape).expand_as(like)
+
     def carry(self, rule: str, dtype: torch.dtype = torch.float32) -> int:
         """What `exponent_of` adds to the bits of a largest magnitude 2**e * f, 1 <= f < 2, to follow a scale rule.
 

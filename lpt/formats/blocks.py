@@ -140,6 +140,13 @@ class Blocks(Format):
         differ = [a != b for a, b in pairs]
         return tiles.merged(tiles.spread(sum(differ[1:], differ[0])).expand_as(tiles.x))
 
+    def places(self, scale: Tensor, like: Tensor, dim: int = -1) -> Tensor:
+        """int64 in the shape of `like`: which block each element lies in."""
+        tiles = Tiles(like, self.block, dim)
+        blocks = tiles.amax()
+        each = torch.arange(blocks.numel(), device=like.device).view(blocks.shape)
+        return tiles.merged(tiles.spread(each).expand_as(tiles.x))
+
     def _applied(self, tiles: Tiles, scale: Tensor | None) -> Scale:
         parts = self._scales.of(tiles.amax()) if scale is None else tiles.parted(scale, self._scales.parts)
         return self._scales.applied(*map(tiles.spread, parts))

@@ -20,7 +20,8 @@ Seen = dict[str, Tensor]
 def observed(model: nn.Module, example: Tensor, name: str) -> Seen:
     """Output, buffers and the input afterwards, in training and in evaluation, with fixed random numbers.
 
-    The model's mode and buffers, and torch's generators, are as before when it returns.
+    And which parameters the output in training would give a gradient; none is computed. The model's mode and buffers,
+    and torch's generators, are as before when it returns.
 
     Raises:
         UserError: the model does not take the example.
@@ -28,15 +29,22 @@ def observed(model: nn.Module, example: Tensor, name: str) -> Seen:
     kept = {key: buffer.clone() for key, buffer in model.named_buffers()}
     modes = {module: module.training for module in model.modules()}
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    named = list(model.named_parameters())
     found: Seen = {}
     try:
         for mode in ("training", "evaluation"):
             given = example.clone()
-            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            with torch.set_grad_enabled(mode == "training"), torch.random.fork_rng(devices=devices):
                 torch.manual_seed(0)
-                found[f"its output in {mode}"] = model.train(mode == "training")(given).clone()
+                output = model.train(mode == "training")(given)
+            if mode == "training":
+                ids = _trained(output)
+                found |= {f"whether {key} gets a gradient": torch.tensor(id(p) in ids) for key, p in named}
+            found[f"its output in {mode}"] = output.detach().clone()
             found[f"its input after {mode}"] = given
-            found |= {f"its buffer {key} after {mode}": buffer.clone() for key, buffer in model.named_buffers()}
+            found |= {
+                f"its buffer {key} after {mode}": buffer.detach().clone() for key, buffer in model.named_buffers()
+            }
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         hint = (
             "give another"
@@ -51,6 +59,19 @@ def observed(model: nn.Module, example: Tensor, name: str) -> Seen:
         for module, training in modes.items():
             module.training = training
     return found
+
+
+def _trained(output: Tensor) -> set[int]:
+    """The ids of the leaves that a backward pass from `output` would reach."""
+    seen, nodes, ids = set(), [output.grad_fn], set()
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        ids.add(id(getattr(node, "variable", None)))
+        nodes += [following for following, _ in node.next_functions]
+    return ids
 
 
 def told(example: Tensor) -> str:
@@ -87,6 +108,31 @@ def _equal(value: Tensor, other: Tensor, exact: bool) -> bool:
     if exact or not value.is_floating_point() or not value.numel():
         return bool(((value == other) | ((value != value) & (other != other))).all())
     return torch.allclose(value, other, rtol=0.0, atol=CLOSE * float(value.abs().max()), equal_nan=True)
+
+
+class Modes:
+    """What blocks around a call say of it, and no graph of modules does; as it is when this is made."""
+
+    def __init__(self) -> None:
+        self._gradients, self._casts = torch.is_grad_enabled(), _autocasts()
+
+    def switched(self) -> str:
+        """What has been switched since, in words; "" if nothing."""
+        forgets = "which a graph of modules forgets"
+        if torch.is_grad_enabled() != self._gradients:
+            return f"it switches gradients on or off, {forgets}: use detach(), or requires_grad_(False) on parameters"
+        if _autocasts() != self._casts:
+            return (
+                f"it calls something within torch.autocast, {forgets}: cast with to(dtype), or put it around the model"
+            )
+        return ""
+
+
+def _autocasts() -> int:
+    """How many `torch.autocast` blocks are open, those with enabled=False included."""
+    count: int = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return count
 
 
 @contextmanager

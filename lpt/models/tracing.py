@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ..dataflow.ops import Function, ScaledDotProduct
 from .aliases import Memory, Refused, Write
+from .comparing import Modes
 from .operations import (
     ATTENTION_ARGUMENTS,
     DROPOUTS,
@@ -79,7 +80,7 @@ class Tracer(fx.Tracer):
         self.owners: list[str] = []
         self._numbers: set[fx.Node] = set()
         self._writes: list[Write] = []
-        self._grad = torch.is_grad_enabled()
+        self._modes = Modes()
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """The graph of `root`.
@@ -124,10 +125,10 @@ class Tracer(fx.Tracer):
     def create_proxy(
         self, kind: str, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], *more: Any, **options: Any
     ) -> Any:
+        if kind.startswith("call") and (switched := self._modes.switched()):
+            raise self.refused(switched)
         if kind not in ("call_function", "call_method"):
             return super().create_proxy(kind, target, args, kwargs, *more, **options)
-        if torch.is_grad_enabled() != self._grad:
-            raise self.refused("it switches gradients on or off, which a graph of modules forgets: use detach()")
         if inspect.isfunction(target) and (target.__module__ or "").partition(".")[0] != "torch":
             return target(*args, **kwargs)  # another library's function, hidden from tracing by fx.wrap: look inside
         name = target if isinstance(target, str) else target.__name__

@@ -65,18 +65,21 @@ def visible(model: nn.Module, name: str | None = None, example: Tensor | None = 
     """`model` with its sums, gates, products, poolings, activations and dropouts as modules of their own.
 
     The state-dict keys stay, so do the outputs, bit for bit (fused attention, which is spelled out as product,
-    scaling, softmax, product, up to rounding). In-place operations become out-of-place; a write that something else
-    than the tensor's own name would see (a view, a buffer, the input) is refused. `model` is used up: its modules and
-    parameters live on in the result.
+    scaling, softmax, product, up to rounding). Numbers and attributes that the forward reads, a temperature for one,
+    are those of now: set them before. In-place operations become out-of-place; a write that something else than the
+    tensor's own name would see (a view, a buffer, the input) is refused. `model` is used up: its modules and parameters
+    live on in the result.
 
     Args:
         model: takes one tensor, returns one tensor; other arguments of its forward stay at their defaults.
         name: what to call it in error messages.
         example: an input, with which the result is compared to `model` once in training and once in evaluation, with
-            the same random numbers: outputs, buffers, and the input afterwards. No state changes.
+            the same random numbers: outputs, buffers, the input afterwards, and which parameters would get a gradient.
+            No state changes.
 
     Raises:
-        UserError: the model's forward cannot be traced, is not the same computation in training and evaluation, or is
+        UserError: the model's forward cannot be traced, calls something with gradients switched or within
+            `torch.autocast`, is not the same computation in training and evaluation, or is
             not what the result computes; the model does not take the example. It is left as it was.
     """
     name = name or type(model).__name__
@@ -87,8 +90,8 @@ def visible(model: nn.Module, name: str | None = None, example: Tensor | None = 
     finally:
         model.train(training)
     if str(graph) != str(other):
-        pairs = zip(str(graph).splitlines(), str(other).splitlines(), strict=False)
-        odd = next((f"{a.strip()!r} against {b.strip()!r}" for a, b in pairs if a != b), "one is longer")
+        pairs = zip(_calls(graph), _calls(other), strict=False)
+        odd = next((f"{a!r} against {b!r}" for a, b in pairs if a != b), "one is longer")
         raise UserError(f"{name} computes other things in training than in evaluation, apart from dropout: {odd}")
     before = None if example is None else observed(model, example, name)
     replaced = _place(model, placed)
@@ -101,6 +104,12 @@ def visible(model: nn.Module, name: str | None = None, example: Tensor | None = 
             _place(model, replaced)
             raise
     return result
+
+
+def _calls(graph: fx.Graph) -> list[str]:
+    """The forward's statements as Python code, without fx's `x = None` behind them."""
+    lines = (line.partition(";")[0].strip() for line in graph.python_code("self").src.splitlines())
+    return [line for line in lines if line and not line.endswith("= None")]
 
 
 def _place(model: nn.Module, modules: Mapping[str, nn.Module | None]) -> dict[str, nn.Module | None]:
@@ -135,7 +144,8 @@ def _trace(model: nn.Module, name: str) -> tuple[fx.Graph, dict[str, nn.Module]]
             "Choose another model, or write the residual sums of this one with lpt.ops"
         ) from error
     if not isinstance(graph.output_node().args[0], fx.Node):
-        raise UserError(f"{name} returns {graph.output_node().args[0]}, not one tensor: it is no classifier")
+        kind = type(graph.output_node().args[0]).__name__.removeprefix("immutable_")
+        raise UserError(f"{name} returns a {kind}, not one tensor: it is no classifier")
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             if not node.target.startswith("model."):

@@ -87,7 +87,11 @@ def _hook_all_optimizers() -> None:
 
 def _before(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
     # Within the step of an optimizer around this one the masters are in already.
-    own = [w for w in list(_listening) if w.holds(optimizer) and w.stepping in (None, optimizer)]
+    free = [w for w in list(_listening) if w.stepping in (None, optimizer)]
+    own = [w for w in free if w.holds(optimizer)]
+    for weights in free:
+        if weights not in own:
+            weights.meet(optimizer)
     if not own:
         return None
 

@@ -20,12 +20,13 @@ from ..formats.scaling import RULES
 from . import rules, state
 from .holding import Holding
 from .members import Members
-from .optimizers import USES, Besides, offset
+from .optimizers import USES, Besides, check_moved, offset
 from .rules import FormatSpec, Scheme
 from .step import SCALINGS, Plan
 from .weight import Weight
 
 Optimizer = torch.optim.Optimizer
+_WATCHED = 8  # steps that are watched on other devices than the CPU, where to look costs waiting
 _CHOICES = {
     "scaling": SCALINGS,
     "scale_rule": RULES,
@@ -138,6 +139,15 @@ class QuantizedWeights(Holding):
             self._admitted[optimizer] = len(optimizer.param_groups)
 
     @torch.no_grad()
+    def meet(self, optimizer: Optimizer) -> None:
+        """An optimizer that holds none of these weights is about to step.
+
+        Raises:
+            ValueError: it holds parameters of the model, and that has weights by now that are not quantized.
+        """
+        self._members.meet(optimizer)
+
+    @torch.no_grad()
     def swap_in(self, optimizer: Optimizer | None = None) -> None:
         """Put the masters into the parameters: the optimizer is about to step.
 
@@ -160,6 +170,8 @@ class QuantizedWeights(Holding):
         for w in self._members.weights:
             w.before_load.clear()
             w.follow() if id(w) in active else w.settle(closely=False)
+            if id(w) in active:
+                w.watch(self.calls < _WATCHED)
         self.swapped, self.stepping = True, optimizer
         try:
             if optimizer is not None:
@@ -174,11 +186,16 @@ class QuantizedWeights(Holding):
 
     @torch.no_grad()
     def update(self, optimizer: Optimizer | None = None) -> None:
-        """The optimizer has stepped: keep the new masters, and write the next quantized weights."""
+        """The optimizer has stepped: keep the new masters, and write the next quantized weights.
+
+        Raises:
+            ValueError: it moved the quantized weights instead of the masters; they are put back.
+        """
         if not self.swapped:
             raise RuntimeError("update() without swap_in(): call swap_in() before the optimizer's step")
         active = self._active
         self._take_out()
+        check_moved(optimizer, active)
         self.calls += 1
         if optimizer is not None:
             self._besides.after(optimizer, active, self._key)

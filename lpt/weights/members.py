@@ -54,6 +54,14 @@ class Members:
             w.name = name
         self._settle()
 
+    def meet(self, optimizer: torch.optim.Optimizer) -> None:
+        """`look`, if this optimizer, which holds none of these weights, holds other parameters of a changed model."""
+        if self._same(seen := _parameters(self.model)):
+            return
+        own = {id(p) for p in seen[1] if p is not None}
+        if any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            self.look()
+
     def look(self) -> None:
         """Follow the model's structure: other names are taken over, and weights that are gone are dropped.
 

@@ -102,6 +102,20 @@ class Besides:
             group["weight_decay"] = 0
 
 
+def check_moved(optimizer: torch.optim.Optimizer | None, active: Sequence[Weight]) -> None:
+    """After the step, the quantized weights are back: see that it did not move them. What it did so is undone.
+
+    Raises:
+        ValueError: it did.
+    """
+    if moved := [w.name for w in active if w.put_back()]:
+        name = "the optimizer" if optimizer is None else type(optimizer).__name__
+        raise ValueError(
+            f"{name} moves a tensor that {moved[0]!r} held when the optimizer was made, not what the parameter holds "
+            "when it steps, which is the master: let its step() read p or p.data anew"
+        )
+
+
 def offset(use: str) -> int:
     """What tells the random bits of a use that has no key of its own from those of the others."""
     return zlib.crc32(use.encode()) << 30

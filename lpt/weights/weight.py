@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..formats.kernels import Library
+from .dtypes import holds, master_dtype, several_processes, short
 from .step import Plan, Seen, step, step_rows
+from .written import written
 
 
 class Weight:
@@ -34,6 +36,7 @@ class Weight:
         self.seen = 0  # elements times steps
         self.flips = torch.zeros(2, dtype=torch.int64, device=param.device)  # level and regrid flips among them
         self._inside = False  # whether the parameter holds the master
+        self._watched = False  # whether a write into the quantized weight meanwhile would be seen
         self._grad: Tensor | None = None
         self.before_load: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         self.begin()
@@ -45,7 +48,7 @@ class Weight:
             ValueError: the parameter's dtype does not hold the format's values.
         """
         p = self._at_rest()
-        if p.dtype != master_dtype(p) and not _holds(p.dtype, self.plan):
+        if p.dtype != master_dtype(p) and not holds(p.dtype, self.plan):
             raise ValueError(
                 f"{self.name!r} is {short(p.dtype)}, which does not hold the values of {self.plan.format.name}: keep "
                 "the model in float32 (torch.autocast computes in less), or choose a narrower format"
@@ -65,7 +68,8 @@ class Weight:
         """Take over what has been done to the parameter: its device, dtype and memory format, and its values.
 
         Element by element: a value that is still the one we wrote keeps its master, any other is its own new master.
-        So clamping, renormalizing or pruning costs no precision where it changes nothing.
+        So clamping, renormalizing or pruning costs no precision where it changes nothing. What may have been written
+        with the value that it had, `written` decides; on other devices than the CPU only if torch noticed the write.
 
         Raises:
             ValueError: the parameter has another shape now.
@@ -75,8 +79,11 @@ class Weight:
         self.quantized = p
         if p.device.type == "cpu" and torch.equal(p, self.written):
             return
-        # On other devices no answer is waited for, so the masters are written in any case.
-        torch.where(p == self.written, self.master, p.to(self.master.dtype), out=self.master)
+        # On other devices no answer is waited for if torch knows of no write, so the masters are written in any case.
+        noticed = p.device.type == "cpu" or self._mark != (p._version, p.data_ptr())
+        now, before, master = (self.channels.view(w) for w in (p, self.written, self.master))
+        new = written(now, before, master, self.scale, self.channels, self.plan) if noticed else now != before
+        master.copy_(torch.where(new, now.to(master.dtype), master))
 
     def settle(self, closely: bool = True) -> None:
         """`follow`, and put the values that others wrote, and those whose scale they moved, on the grid to nearest.
@@ -154,7 +161,7 @@ class Weight:
         """
         p = self.param
         same = not self.narrow
-        if not same and _several_processes():
+        if not same and several_processes():
             raise ValueError(
                 f"{self.name!r} is {short(p.dtype)}, and its master would not be all-reduced among several processes: "
                 "keep the model in float32, torch.autocast computes in less"
@@ -166,6 +173,18 @@ class Weight:
             self._grad = p.grad
             p.grad = None
             p.grad = self._grad.to(self.master.dtype)
+
+    def watch(self, closely: bool) -> None:
+        """Before the masters go in: remember the quantized weight, if that costs no waiting (or `closely`)."""
+        p = self.param.detach()
+        self._watched = (closely or p.device.type == "cpu") and torch.equal(p, self.written)
+
+    def put_back(self) -> bool:
+        """After a watched step: whether it wrote into the quantized weight instead of the master. That is undone."""
+        moved = self._watched and not torch.equal(self.quantized, self.written)
+        if moved:
+            self.quantized.copy_(self.written)
+        return moved
 
     def take_out(self) -> None:
         """Let the parameter hold its quantized weight again; the master is what the step made of it."""
@@ -221,22 +240,3 @@ class Weight:
         for what, own in self.state().items():
             own.copy_(state[what][self.name])
         self.wrote()
-
-
-def _holds(dtype: torch.dtype, plan: Plan) -> bool:
-    """Whether the significands of the format's values fit into those of the dtype."""
-    levels = plan.format.round(torch.linspace(-1, 1, 2**12 + 1))
-    return torch.equal(levels.to(dtype).float(), levels)
-
-
-def _several_processes() -> bool:
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def master_dtype(p: Tensor) -> torch.dtype:
-    return torch.float64 if p.dtype == torch.float64 else torch.float32
-
-
-def short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,60 @@
+"""Which elements of a weight others have written, told from the values that it had and has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .step import Plan, Seen
+
+
+def written(now: Tensor, before: Tensor, master: Tensor, scale: Tensor, channels: Seen, plan: Plan) -> Tensor:
+    """Whether each element was written, bool.
+
+    One that changed was. One that holds what it held may have been, too, where another one of its scale was given that
+    same value: zero among zeros, for one, whose small master would come back. It is taken as written if all the
+    unchanged elements of its scale may have been, so that the values are new altogether, or if its scale moves and
+    would lift it above that value.
+
+    Args:
+        now, before, master: the values, those that they had, and the master of these; all seen by `channels.view`.
+        scale: of the grid of `before`.
+    """
+    changed = now != before
+    rows = plan.format.places(scale, now)
+    maybe = _among(now, rows, changed)
+    if not maybe.any():
+        return changed
+    kept = torch.zeros(rows.numel(), dtype=torch.bool, device=now.device)  # whether a row has one that nobody wrote
+    kept[rows[~changed & ~maybe]] = True
+    whole = changed | (maybe & ~kept[rows])
+    values = torch.where(whole, now.to(master.dtype), master)
+    moved = channels.scale(values, plan)
+    lifted = plan.format.round(values, scale=moved).abs() > now.abs()
+    return whole | (maybe & lifted & plan.format.moved(moved, scale, now))
+
+
+def _among(values: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:
+    """Whether each value is one of the chosen ones of its row, and not chosen itself.
+
+    Values are compared in float32, which holds those of every format.
+    """
+    keys = (values.float() + 0.0).contiguous().view(torch.int32).long() + (rows.contiguous() << 33)  # no -0
+    given, others = keys[chosen], keys[~chosen]
+    few, many = (given, others) if len(given) < len(others) else (others, given)
+    few = few.unique()  # to sort the fewer is cheap
+    found = torch.zeros_like(chosen)
+    if len(few):
+        shared = torch.zeros_like(few, dtype=torch.bool)
+        place, there = _look_up(many, few)
+        shared[place[there]] = True
+        both = few[shared]
+        if len(both):
+            found[~chosen] = _look_up(others, both)[1]
+    return found
+
+
+def _look_up(keys: Tensor, ascending: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each key is in a list, and whether it is there."""
+    place = torch.searchsorted(ascending, keys).clamp_(max=len(ascending) - 1)
+    return place, ascending[place] == keys
