@@ -55,6 +55,8 @@ def attach_(model: nn.Module, flow: DataFlow | None = None) -> Handle:
 def _taken(model: nn.Module) -> str | None:
     """The name of the first module that has an Edge of another handle."""
     for name, module in model.named_modules():
-        if any(isinstance(hook, Edge) for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())):
+        if any(
+            isinstance(hook, Edge) for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        ):
             return name
     return None

@@ -148,7 +148,8 @@ class InputEdge(Edge):
     """The forward pre-hook on the whole model: quantizes those of its arguments that are activations.
 
     Args:
-        look: is called before the first pass, and when there is an argument that `chosen` does not know; sets `looked`.
+        look: is called before the first pass in training and in evaluation, after an Edge ran that no look saw, and
+            when there is an argument that `chosen` does not know; sets `looked`.
     """
 
     def __init__(self, name: str, root: nn.Module, mode: Mode, make: Maker, look: Callable[[Any, Any], None]) -> None:
@@ -156,6 +157,8 @@ class InputEdge(Edge):
         self.look = look
         self.arguments = Arguments(root)
         self.looked = False
+        self.modes: set[bool] = set()  # whether the model trained when it was looked at
+        self.unseen: list[Edge] = []  # Edges that have not run while it was looked at
         self.met: set[str] = set()  # places where there was a tensor that can be an activation
         self.chosen: dict[str, str] = {"": ""}  # place of an argument -> why it is left alone, "" if it is quantized
 
@@ -163,7 +166,7 @@ class InputEdge(Edge):
         if not self.mode.on:
             return None
         kwargs = kwargs or {}
-        if not self.looked or self._unknown(args, kwargs):
+        if self._due() or self._unknown(args, kwargs):
             self.look(args, kwargs)
         self.ran = True
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
@@ -174,6 +177,15 @@ class InputEdge(Edge):
         if not is_value(x) or self.chosen.get(name_of(path), "?"):
             return x
         return super()._placed(x, path)
+
+    def _due(self) -> bool:
+        """The model may take a way that it did not take when it was looked at."""
+        if self.root.training not in self.modes:
+            return True
+        for edge in self.unseen:
+            if edge.ran:
+                return True
+        return False
 
     def _unknown(self, args: Any, kwargs: Any) -> bool:
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):

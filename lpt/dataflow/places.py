@@ -54,6 +54,11 @@ class Arguments:
         parameters = inspect.signature(model.forward).parameters.values()
         self._names = [p.name for p in parameters if p.kind in kinds]
 
+    @property
+    def single(self) -> bool:
+        """Whether the model takes one argument at the most."""
+        return len(self._names) <= 1
+
     def mapped(self, args: tuple[Any, ...], kwargs: dict[str, Any], visit: Visit) -> tuple[Any, Any]:
         """As the function `mapped`; a path begins with an argument's name, or with 0 for the first one."""
         by_place = tuple(mapped(arg, visit, (self._key(i),), alike=True) for i, arg in enumerate(args))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,10 +18,11 @@ from .quantizer import Mode, Quantizer
 from .roles import PRODUCTS, by_order, places
 from .spec import DataFlow
 from .switching import products_off
-from .tracing import Tracer, can_trace, trace
+from .tracing import Roles, Traced, Tracer, can_trace, trace
 
 INPUT = "(input)"
 OUTPUT = "the network's output"
+NO_OPERAND = "enters no product as it is"
 _Pair = tuple[Any, Any]
 
 
@@ -33,6 +35,8 @@ class Placing:
         every: all of them, those with nothing to round included.
         last: names of the last products. `output`: what follows them.
         entrance: the Edge in front of the model; it also has the model looked at.
+        still: while set, the model is not looked at and roles stay.
+        late: Edges that ran, but never while the model was looked at, so that what they are is a guess.
     """
 
     def __init__(self, model: nn.Module, flow: DataFlow, mode: Mode) -> None:
@@ -43,6 +47,10 @@ class Placing:
         self._hooks: list[Any] = []
         self._exchanged: Callable[[str, bool], Any] | None = None
         self._no_edge: dict[str, str] = {}
+        self._roles: Roles | None = None  # of the passes so far
+        self.still = False
+        self.late: set[str] = set()
+        self._warned = False
         found = list(places(model))
         self._check_rules()
         self.last, self.output = by_order(model)
@@ -108,6 +116,22 @@ class Placing:
             edge.exchange(edge.make)
         self._list()
 
+    def adopt(self, roles: Roles) -> None:
+        """Take the roles of a saved run, as if its passes had been seen."""
+        self._roles = roles
+        self.assign(roles.last, roles.output)
+
+    def forget(self, last: set[str], output: set[str]) -> None:
+        """Undo `adopt`."""
+        self._roles = None if not self.known else self._roles
+        self.assign(last, output)
+
+    def unseen(self) -> str:
+        """What is not known, and what to do, if Edges ran but no pass of the model was looked at; else ""."""
+        if self.known or not any(e.ran and not e.waits for n, e in self.edges.items() if n != INPUT):
+            return ""
+        return self._open(self.entrance.ran)
+
     def remove(self) -> None:
         for hook in self._hooks:
             hook.remove()
@@ -136,7 +160,12 @@ class Placing:
 
     def _look(self, args: Any, kwargs: Any) -> None:
         """Run the model once, without quantization, to see what is last and which arguments are activations."""
+        if self.still:
+            return
         if not can_trace():
+            self._choose_by_name(args, kwargs)
+            if torch.compiler.is_compiling() and not self.known and (why := self._open(True)):
+                raise ValueError(why)
             return
         infinite: dict[str, bool] = {}
 
@@ -154,15 +183,64 @@ class Placing:
 
         first = not self.known
         traced = trace(self.model, run)
-        if first:
-            last = traced.last() if self._given is None else self._given
-            self.assign(last, traced.output(last))
+        self._learn(traced)
         chosen = self.entrance.chosen
         self.entrance.met |= infinite.keys()
         for place, holds in infinite.items():
             if place not in chosen or (first and place == ""):
                 chosen[place] = self._why_not(place, holds, place in traced.arguments)
+            elif chosen[place] == NO_OPERAND and place in traced.arguments and not holds:
+                chosen[place] = ""  # an operand in one pass is an operand
         self.entrance.looked = True
+
+    def _learn(self, traced: Traced) -> None:
+        """Join what a pass showed with what earlier ones did, and see which Edges none of them saw."""
+        entrance = self.entrance
+        last = traced.last() if self._given is None else self._given
+        roles = Roles(traced.called, last, traced.output(last))
+        roles = roles if self._roles is None else self._roles.joined(roles)
+        late = {edge.name for edge in entrance.unseen if edge.ran}
+        changed = late & ((roles.last ^ self.last) | (roles.output ^ self.output))
+        self._roles = roles
+        self.assign(roles.last, roles.output)
+        self.late = (self.late | late) - roles.called
+        entrance.modes.add(self.model.training)
+        seen = roles.called | self.late | {INPUT}
+        entrance.unseen = [edge for name, edge in self.every.items() if name not in seen]
+        if (changed or late & self.late) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{', '.join(sorted(changed or late))} ran after the model had been looked at without it, as what the "
+                "modules' order told; the model was looked at once more, and where that changed what is last, scales "
+                "start anew (last= or the model's last_products say it at once)",
+                stacklevel=2,
+            )
+
+    def _open(self, entered: bool) -> str:
+        """The sentence for a model of which no pass was looked at; "" if the user or a saved run tells all."""
+        known = self._given is not None or self._roles is not None
+        single = self.flow.input_arguments is not None or self._roles is not None or self.entrance.arguments.single
+        if known and (INPUT not in self.edges or (entered and single)):
+            return ""
+        return (
+            "parts of the model ran, but never the model itself, eagerly, as model(x), so what is its input and which "
+            "products are last was not seen: call model(x) once, eagerly, on a batch before you compile or train it "
+            "(attach_ the module that you call), or give last= and input_arguments= (input='fp32' if only its parts "
+            "are called)"
+        )
+
+    def _choose_by_name(self, args: Any, kwargs: Any) -> None:
+        """Where no pass can be looked at, names alone tell which arguments are activations."""
+        if self.flow.input_arguments is None:
+            return
+
+        def see(x: Tensor, path: Path) -> Tensor:
+            place = name_of(path)
+            if is_value(x) and (place == "" or place not in self.entrance.chosen) and not self.known:
+                self.entrance.chosen[place] = self._why_not(place, False, False)
+            return x
+
+        self.entrance.arguments.mapped(args, kwargs, see)
 
     def _why_not(self, place: str, infinite: bool, operand: bool) -> str:
         """Why an argument is left alone; "" if it is not."""
@@ -172,7 +250,7 @@ class Placing:
             return "" if any(fnmatch.fnmatchcase(name, n) for n in named) else "not among input_arguments"
         if infinite:
             return "holds infinities, as a mask does"
-        return "" if place == "" or operand else "enters no product as it is"
+        return "" if place == "" or operand else NO_OPERAND
 
     def _given_last(self) -> set[str] | None:
         """The last products that the user or the model names."""

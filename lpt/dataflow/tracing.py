@@ -58,6 +58,23 @@ class Traced:
         return found
 
 
+@dataclass(frozen=True)
+class Roles:
+    """Which Edges ran in some passes, and which of them are a last product's or the network's output's."""
+
+    called: set[str]
+    last: set[str]
+    output: set[str]
+
+    def joined(self, other: Roles) -> Roles:
+        """Of both: an Edge has a role if it has it in every pass in which it ran."""
+
+        def both(a: set[str], b: set[str]) -> set[str]:
+            return {n for n in a | b if (n in a or n not in self.called) and (n in b or n not in other.called)}
+
+        return Roles(self.called | other.called, both(self.last, other.last), both(self.output, other.output))
+
+
 class Tracer(TorchDispatchMode):
     """Follows values from Edge to Edge, by the memory that they lie in."""
 
