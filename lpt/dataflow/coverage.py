@@ -84,6 +84,8 @@ def _why(flow: Flow, name: str) -> str:
     if edge is not None and parametrize.is_parametrized(module) and _label(flow, name, "gradient") == "-":
         made = ", ".join(getattr(module, "parametrizations", {}))
         reasons.append(f"G of what its {made} is made of stays in full precision")
+    if edge is not None and edge.blind:
+        reasons.append(f"returns a {edge.blind}, in which no tensor was found")
     if edge is not None and name in flow.placing.late:
         reasons.append("ran only where the model was not looked at: what it is is a guess")
     if edge is not None and name in flow.placing.last:

@@ -32,7 +32,9 @@ class Flow:
 
     The first forward pass in training, and in evaluation, is preceded by one without quantization, which shows what the
     network returns and which arguments enter products (`lpt/dataflow/tracing.py`); so is the next one after a module
-    ran that none of them saw. A product is last if it is last in every such pass in which it ran.
+    ran that none of them saw. A product is last if it is last in every such pass in which it ran. Parameters, buffers,
+    attributes of modules and random numbers stay as they are; iterators, files, what objects of one's own hold, and
+    what hooks of one's own do, are used once more, since nobody can put them back.
     """
 
     def __init__(self, model: nn.Module, flow: DataFlow) -> None:
