@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..weights.parameters import quantizable
 from .changes import ADVICE, Structure
 from .edge import Edge
+from .looking import NEVER_CALLED
 from .placing import INPUT, Placing
 from .quantizer import Mode, Quantizer
 from .saving import load, parts
@@ -76,8 +77,8 @@ class Flow:
                 model itself was never called, so that its input and last products are not known.
         """
         self.check()
-        if why := self.placing.unseen():
-            raise ValueError(why)
+        if self.placing.never_called():
+            raise ValueError(NEVER_CALLED)
         self.stepped = True
         for name, quantizer in self.gradients.items():
             p = self._weights[name]

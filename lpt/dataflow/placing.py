@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..weights.parameters import quantizable
-from .edge import Edge, InputEdge, is_value
-from .places import Path, name_of
+from .edge import Edge, InputEdge
+from .looking import NEVER_CALLED, choose, choose_by_name, look, warn_of
 from .quantizer import Mode, Quantizer
 from .roles import PRODUCTS, by_order, places
 from .spec import DataFlow
-from .switching import products_off
-from .tracing import Roles, Traced, Tracer, can_trace, trace
+from .tracing import Roles, Traced, can_trace
 
 INPUT = "(input)"
 OUTPUT = "the network's output"
-NO_OPERAND = "enters no product as it is"
 _Pair = tuple[Any, Any]
 
 
@@ -126,10 +123,10 @@ class Placing:
         self._roles = None if not self.known else self._roles
         self.assign(last, output)
 
-    def unseen(self) -> str:
-        """What is not known, and what to do, if Edges ran but no pass of the model was looked at; else ""."""
+    def never_called(self) -> bool:
+        """Whether Edges ran, but no pass of the model was looked at that would tell what they are."""
         if self.known or not any(e.ran and not e.waits for n, e in self.edges.items() if n != INPUT):
-            return ""
+            return False
         return self._open(self.entrance.ran)
 
     def remove(self) -> None:
@@ -163,34 +160,13 @@ class Placing:
         if self.still:
             return
         if not can_trace():
-            self._choose_by_name(args, kwargs)
-            if torch.compiler.is_compiling() and not self.known and (why := self._open(True)):
-                raise ValueError(why)
+            choose_by_name(self.flow, self.entrance, args, kwargs)
+            if torch.compiler.is_compiling() and not self.known and self._open(True):
+                raise ValueError(NEVER_CALLED)
             return
-        infinite: dict[str, bool] = {}
-
-        def run(tracer: Tracer) -> None:
-            def argument(x: Tensor, path: Path) -> Tensor:
-                if not is_value(x):
-                    return x.clone()
-                holds = not x.is_meta and bool(x.isinf().any())
-                infinite[name_of(path)] = infinite.get(name_of(path), False) or holds
-                return tracer.argument(x, name_of(path))
-
-            own_args, own_kwargs = self.entrance.arguments.mapped(args, kwargs, argument)
-            with self.mode.switched(on=False, tracer=tracer), products_off(self.model):
-                self.model.forward(*own_args, **own_kwargs)
-
-        first = not self.known
-        traced = trace(self.model, run)
+        traced, infinite = look(self.model, self.entrance, self.mode, args, kwargs)
         self._learn(traced)
-        chosen = self.entrance.chosen
-        self.entrance.met |= infinite.keys()
-        for place, holds in infinite.items():
-            if place not in chosen or (first and place == ""):
-                chosen[place] = self._why_not(place, holds, place in traced.arguments)
-            elif chosen[place] == NO_OPERAND and place in traced.arguments and not holds:
-                chosen[place] = ""  # an operand in one pass is an operand
+        choose(self.flow, self.entrance, infinite, traced.arguments)
         self.entrance.looked = True
 
     def _learn(self, traced: Traced) -> None:
@@ -209,48 +185,13 @@ class Placing:
         entrance.unseen = [edge for name, edge in self.every.items() if name not in seen]
         if (changed or late & self.late) and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"{', '.join(sorted(changed or late))} ran after the model had been looked at without it, as what the "
-                "modules' order told; the model was looked at once more, and where that changed what is last, scales "
-                "start anew (last= or the model's last_products say it at once)",
-                stacklevel=2,
-            )
+            warn_of(changed or late)
 
-    def _open(self, entered: bool) -> str:
-        """The sentence for a model of which no pass was looked at; "" if the user or a saved run tells all."""
-        known = self._given is not None or self._roles is not None
-        single = self.flow.input_arguments is not None or self._roles is not None or self.entrance.arguments.single
-        if known and (INPUT not in self.edges or (entered and single)):
-            return ""
-        return (
-            "parts of the model ran, but never the model itself, eagerly, as model(x), so what is its input and which "
-            "products are last was not seen: call model(x) once, eagerly, on a batch before you compile or train it "
-            "(attach_ the module that you call), or give last= and input_arguments= (input='fp32' if only its parts "
-            "are called)"
-        )
-
-    def _choose_by_name(self, args: Any, kwargs: Any) -> None:
-        """Where no pass can be looked at, names alone tell which arguments are activations."""
-        if self.flow.input_arguments is None:
-            return
-
-        def see(x: Tensor, path: Path) -> Tensor:
-            place = name_of(path)
-            if is_value(x) and (place == "" or place not in self.entrance.chosen) and not self.known:
-                self.entrance.chosen[place] = self._why_not(place, False, False)
-            return x
-
-        self.entrance.arguments.mapped(args, kwargs, see)
-
-    def _why_not(self, place: str, infinite: bool, operand: bool) -> str:
-        """Why an argument is left alone; "" if it is not."""
-        named = self.flow.input_arguments
-        if named is not None:
-            name = self.entrance.arguments.printed(place)
-            return "" if any(fnmatch.fnmatchcase(name, n) for n in named) else "not among input_arguments"
-        if infinite:
-            return "holds infinities, as a mask does"
-        return "" if place == "" or operand else NO_OPERAND
+    def _open(self, entered: bool) -> bool:
+        """Whether there is more to know than the user or a saved run tells, where no pass can be looked at."""
+        told = self._roles is not None
+        single = told or self.flow.input_arguments is not None or self.entrance.arguments.single
+        return not ((told or self._given is not None) and (INPUT not in self.edges or (entered and single)))
 
     def _given_last(self) -> set[str] | None:
         """The last products that the user or the model names."""
