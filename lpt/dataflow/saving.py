@@ -61,7 +61,9 @@ def _adopt_roles(placing: Placing, state: Mapping[str, Any]) -> None:
     has_activation = {n for n in names if placing.wants("activation", n)}
     last = {n for n in held if f"{n}/error:1" in state or (n in has_activation and f"{n}/activation:0" not in state)}
     output = set(names) - held
-    started = {n.rpartition("/")[0] for n, part in state.items() if int(part["scale"]) != NO_SCALE}
+    started = {
+        n.rpartition("/")[0] for n, part in state.items() if not part["scale"].is_meta and part["scale"] != NO_SCALE
+    }
     placing.adopt(Roles((held & started) | output, last, output))
 
 
