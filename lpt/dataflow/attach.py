@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .edge import Edge
 from .flow import HANDLE, Flow
 from .spec import DataFlow
 
@@ -33,7 +34,7 @@ def attach_(model: nn.Module, flow: DataFlow | None = None) -> Handle:
         flow: formats and scales; FP134 for A, E and G if not given.
 
     Raises:
-        ValueError: no module; one that has Edges already; a rule or `last` that matches nothing.
+        ValueError: no module; one that has Edges already, itself or in a part; a rule or `last` that matches nothing.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"attach_ takes an nn.Module, got a {type(model).__name__}")
@@ -41,6 +42,21 @@ def attach_(model: nn.Module, flow: DataFlow | None = None) -> Handle:
         raise ValueError(f"attach_ takes a DataFlow, got {flow!r}: write lpt.DataFlow(activation=..., error=..., ...)")
     if HANDLE in model.__dict__:
         raise ValueError("this model's data flow is quantized already; call remove() on its handle first")
+    if (taken := _taken(model)) is not None:
+        raise ValueError(
+            f"{taken or 'the model'} is in another data flow already, and would be rounded twice: attach_ the largest "
+            "model alone (rules give its parts other formats), or call remove() on the other handle first"
+        )
     handle = Handle(model, flow or DataFlow())
     model.__dict__[HANDLE] = handle
     return handle
+
+
+def _taken(model: nn.Module) -> str | None:
+    """The name of the first module that has an Edge of another handle."""
+    for name, module in model.named_modules():
+        if any(
+            isinstance(hook, Edge) for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        ):
+            return name
+    return None

@@ -84,6 +84,10 @@ def _why(flow: Flow, name: str) -> str:
     if edge is not None and parametrize.is_parametrized(module) and _label(flow, name, "gradient") == "-":
         made = ", ".join(getattr(module, "parametrizations", {}))
         reasons.append(f"G of what its {made} is made of stays in full precision")
+    if edge is not None and edge.blind:
+        reasons.append(f"returns a {edge.blind}, in which no tensor was found")
+    if edge is not None and name in flow.placing.late:
+        reasons.append("ran only where the model was not looked at: what it is is a guess")
     if edge is not None and name in flow.placing.last:
         reasons.append("A: the network's output")
     return "; ".join(reasons)
@@ -115,6 +119,7 @@ def _audited(flow: Flow, example: Any) -> tuple[Audit, str]:
     model.eval()
     failed = ""
     try:
+        flow.placing.still = flow.stepped  # a report in the middle of training changes no roles
         # The audit finds modules by their gradients, and looks for the Edges' grids, not for those of products.
         with torch.enable_grad(), Audit(flow) as audit, flow.probe(), products_off(model):
             args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
@@ -124,6 +129,7 @@ def _audited(flow: Flow, example: Any) -> tuple[Audit, str]:
             except RuntimeError as error:
                 failed = str(error).strip().splitlines()[0]
     finally:
+        flow.placing.still = False
         for module in training:
             module.training = True
     return audit, failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from .places import Arguments, Path, mapped, name_of
+from .places import Arguments, Path, floats_in, mapped, name_of, refuse_nested
 from .quantizer import Mode, Quantizer
 
 
@@ -87,6 +88,7 @@ class Edge:
         self.root = root
         self.mode = mode
         self.ran = False
+        self.blind = ""  # the type of what it returned in which no tensor was found
         self.waits = waits  # until it has run, it does not count
         self.exchange(make)
 
@@ -106,12 +108,31 @@ class Edge:
             mode.changes += 1
         if isinstance(output, Tensor):
             return self._first(output)
-        return mapped(output, self._placed)
+        return mapped(output, self._placed, other=self._other)
+
+    def _other(self, value: Any, needed: bool) -> Any:
+        """What is returned and is none of the containers whose tensors can be replaced."""
+        kind = type(value).__name__
+        if self.activation is None and self.error is None:
+            return value
+        if needed or any(True for _ in floats_in(value)):
+            raise ValueError(
+                f"{self.name or 'the model'} returns a {kind}, whose tensors cannot be replaced by rounded ones: let "
+                "it return tensors, or tuples, lists, dicts or dataclasses of them, or leave it alone by a rule with "
+                "activation: fp32 and error: fp32"
+            )
+        if not self.blind:
+            self.blind = kind
+            warnings.warn(
+                f"{self.name or 'the model'} returns a {kind}, in which no tensor was found to round", stacklevel=2
+            )
+        return value
 
     def _first(self, x: Tensor) -> Tensor:
         activation, error = self.activation, self.error
         if (activation is None and error is None) or not x.is_floating_point():
             return x
+        refuse_nested(x, f"what {self.name or 'the model'} returns")
         return straight_through(x, activation, error, self.root.training)
 
     def _placed(self, x: Tensor, path: Path) -> Tensor:
@@ -148,7 +169,8 @@ class InputEdge(Edge):
     """The forward pre-hook on the whole model: quantizes those of its arguments that are activations.
 
     Args:
-        look: is called before the first pass, and when there is an argument that `chosen` does not know; sets `looked`.
+        look: is called before the first pass in training and in evaluation, after an Edge ran that no look saw, and
+            when there is an argument that `chosen` does not know; sets `looked`.
     """
 
     def __init__(self, name: str, root: nn.Module, mode: Mode, make: Maker, look: Callable[[Any, Any], None]) -> None:
@@ -156,6 +178,8 @@ class InputEdge(Edge):
         self.look = look
         self.arguments = Arguments(root)
         self.looked = False
+        self.modes: set[bool] = set()  # whether the model trained when it was looked at
+        self.unseen: list[Edge] = []  # Edges that have not run while it was looked at
         self.met: set[str] = set()  # places where there was a tensor that can be an activation
         self.chosen: dict[str, str] = {"": ""}  # place of an argument -> why it is left alone, "" if it is quantized
 
@@ -163,7 +187,7 @@ class InputEdge(Edge):
         if not self.mode.on:
             return None
         kwargs = kwargs or {}
-        if not self.looked or self._unknown(args, kwargs):
+        if self._due() or self._unknown(args, kwargs):
             self.look(args, kwargs)
         self.ran = True
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
@@ -174,6 +198,12 @@ class InputEdge(Edge):
         if not is_value(x) or self.chosen.get(name_of(path), "?"):
             return x
         return super()._placed(x, path)
+
+    def _due(self) -> bool:
+        """The model may take a way that it did not take when it was looked at."""
+        if self.root.training not in self.modes:
+            return True
+        return any(edge.ran for edge in self.unseen)
 
     def _unknown(self, args: Any, kwargs: Any) -> bool:
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
@@ -190,5 +220,10 @@ class InputEdge(Edge):
 
 
 def is_value(x: Tensor) -> bool:
-    """Not an integer, a truth value, a complex or a sparse tensor: something that can be an activation."""
+    """Not an integer, a truth value, a complex or a sparse tensor: something that can be an activation.
+
+    Raises:
+        ValueError: a nested tensor.
+    """
+    refuse_nested(x, "an argument of the model")
     return x.is_floating_point() and x.layout == torch.strided

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..weights.parameters import quantizable
 from .changes import ADVICE, Structure
 from .edge import Edge
+from .looking import NEVER_CALLED
 from .placing import INPUT, Placing
 from .quantizer import Mode, Quantizer
 from .saving import load, parts
@@ -30,8 +31,11 @@ HANDLE = "_lpt_flow"  # where a model keeps its handle
 class Flow:
     """The hooks on one model, their scales, and what a training loop calls; made by `attach_`.
 
-    The first forward pass is preceded by one without quantization, which shows what the network returns and which
-    arguments enter products (`lpt/dataflow/tracing.py`); the model, its buffers and random numbers stay as they are.
+    The first forward pass in training, and in evaluation, is preceded by one without quantization, which shows what the
+    network returns and which arguments enter products (`lpt/dataflow/tracing.py`); so is the next one after a module
+    ran that none of them saw. A product is last if it is last in every such pass in which it ran. Parameters, buffers,
+    attributes of modules and random numbers stay as they are; iterators, files, what objects of one's own hold, and
+    what hooks of one's own do, are used once more, since nobody can put them back.
     """
 
     def __init__(self, model: nn.Module, flow: DataFlow) -> None:
@@ -48,6 +52,7 @@ class Flow:
         self._structure = Structure(model)
         self._found: tuple[int, dict[str, Quantizer]] | None = None  # all quantizers, and mode.changes at the time
         self._scales: tuple[dict[str, Quantizer], Scales] | None = None
+        self.stepped = False  # from then on, a report changes nothing
 
     @property
     def edges(self) -> dict[str, Edge]:
@@ -68,9 +73,13 @@ class Flow:
         Call once per optimizer step: after backward, accumulation and all-reduce, before clipping and the step.
 
         Raises:
-            ValueError: the model's modules or parameters are not those of `attach_`.
+            ValueError: the model's modules or parameters are not those of `attach_`; parts of the model ran, but the
+                model itself was never called, so that its input and last products are not known.
         """
         self.check()
+        if self.placing.never_called():
+            raise ValueError(NEVER_CALLED)
+        self.stepped = True
         for name, quantizer in self.gradients.items():
             p = self._weights[name]
             if p.grad is not None:

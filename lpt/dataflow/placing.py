@@ -8,16 +8,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..weights.parameters import quantizable
-from .edge import Edge, InputEdge, is_value
-from .places import Path, name_of
+from .edge import Edge, InputEdge
+from .looking import NEVER_CALLED, choose, choose_by_name, look, warn_of
 from .quantizer import Mode, Quantizer
 from .roles import PRODUCTS, by_order, places
 from .spec import DataFlow
-from .switching import products_off
-from .tracing import Tracer, can_trace, trace
+from .tracing import Roles, Traced, can_trace
 
 INPUT = "(input)"
 OUTPUT = "the network's output"
@@ -33,6 +32,8 @@ class Placing:
         every: all of them, those with nothing to round included.
         last: names of the last products. `output`: what follows them.
         entrance: the Edge in front of the model; it also has the model looked at.
+        still: while set, the model is not looked at and roles stay.
+        late: Edges that ran, but never while the model was looked at, so that what they are is a guess.
     """
 
     def __init__(self, model: nn.Module, flow: DataFlow, mode: Mode) -> None:
@@ -43,6 +44,10 @@ class Placing:
         self._hooks: list[Any] = []
         self._exchanged: Callable[[str, bool], Any] | None = None
         self._no_edge: dict[str, str] = {}
+        self._roles: Roles | None = None  # of the passes so far
+        self.still = False
+        self.late: set[str] = set()
+        self._warned = False
         found = list(places(model))
         self._check_rules()
         self.last, self.output = by_order(model)
@@ -108,6 +113,22 @@ class Placing:
             edge.exchange(edge.make)
         self._list()
 
+    def adopt(self, roles: Roles) -> None:
+        """Take the roles of a saved run, as if its passes had been seen."""
+        self._roles = roles
+        self.assign(roles.last, roles.output)
+
+    def forget(self, last: set[str], output: set[str]) -> None:
+        """Undo `adopt`."""
+        self._roles = None if not self.known else self._roles
+        self.assign(last, output)
+
+    def never_called(self) -> bool:
+        """Whether Edges ran, but no pass of the model was looked at that would tell what they are."""
+        if self.known or not any(e.ran and not e.waits for n, e in self.edges.items() if n != INPUT):
+            return False
+        return self._open(self.entrance.ran)
+
     def remove(self) -> None:
         for hook in self._hooks:
             hook.remove()
@@ -136,43 +157,41 @@ class Placing:
 
     def _look(self, args: Any, kwargs: Any) -> None:
         """Run the model once, without quantization, to see what is last and which arguments are activations."""
-        if not can_trace():
+        if self.still:
             return
-        infinite: dict[str, bool] = {}
-
-        def run(tracer: Tracer) -> None:
-            def argument(x: Tensor, path: Path) -> Tensor:
-                if not is_value(x):
-                    return x.clone()
-                holds = not x.is_meta and bool(x.isinf().any())
-                infinite[name_of(path)] = infinite.get(name_of(path), False) or holds
-                return tracer.argument(x, name_of(path))
-
-            own_args, own_kwargs = self.entrance.arguments.mapped(args, kwargs, argument)
-            with self.mode.switched(on=False, tracer=tracer), products_off(self.model):
-                self.model.forward(*own_args, **own_kwargs)
-
-        first = not self.known
-        traced = trace(self.model, run)
-        if first:
-            last = traced.last() if self._given is None else self._given
-            self.assign(last, traced.output(last))
-        chosen = self.entrance.chosen
-        self.entrance.met |= infinite.keys()
-        for place, holds in infinite.items():
-            if place not in chosen or (first and place == ""):
-                chosen[place] = self._why_not(place, holds, place in traced.arguments)
+        if not can_trace():
+            choose_by_name(self.flow, self.entrance, args, kwargs)
+            if torch.compiler.is_compiling() and not self.known and self._open(True):
+                raise ValueError(NEVER_CALLED)
+            return
+        traced, infinite = look(self.model, self.entrance, self.mode, args, kwargs)
+        self._learn(traced)
+        choose(self.flow, self.entrance, infinite, traced.arguments)
         self.entrance.looked = True
 
-    def _why_not(self, place: str, infinite: bool, operand: bool) -> str:
-        """Why an argument is left alone; "" if it is not."""
-        named = self.flow.input_arguments
-        if named is not None:
-            name = self.entrance.arguments.printed(place)
-            return "" if any(fnmatch.fnmatchcase(name, n) for n in named) else "not among input_arguments"
-        if infinite:
-            return "holds infinities, as a mask does"
-        return "" if place == "" or operand else "enters no product as it is"
+    def _learn(self, traced: Traced) -> None:
+        """Join what a pass showed with what earlier ones did, and see which Edges none of them saw."""
+        entrance = self.entrance
+        last = traced.last() if self._given is None else self._given
+        roles = Roles(traced.called, last, traced.output(last))
+        roles = roles if self._roles is None else self._roles.joined(roles)
+        late = {edge.name for edge in entrance.unseen if edge.ran}
+        changed = late & ((roles.last ^ self.last) | (roles.output ^ self.output))
+        self._roles = roles
+        self.assign(roles.last, roles.output)
+        self.late = (self.late | late) - roles.called
+        entrance.modes.add(self.model.training)
+        seen = roles.called | self.late | {INPUT}
+        entrance.unseen = [edge for name, edge in self.every.items() if name not in seen]
+        if (changed or late & self.late) and not self._warned:
+            self._warned = True
+            warn_of(changed or late)
+
+    def _open(self, entered: bool) -> bool:
+        """Whether there is more to know than the user or a saved run tells, where no pass can be looked at."""
+        told = self._roles is not None
+        single = told or self.flow.input_arguments is not None or self.entrance.arguments.single
+        return not ((told or self._given is not None) and (INPUT not in self.edges or (entered and single)))
 
     def _given_last(self) -> set[str] | None:
         """The last products that the user or the model names."""

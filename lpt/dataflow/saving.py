@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..formats.scaling import NO_SCALE
 from .placing import INPUT, Placing
 from .quantizer import Quantizer
+from .tracing import Roles
 
 Gradients = Mapping[str, Quantizer]
 
@@ -39,7 +41,7 @@ def load(placing: Placing, gradients: Gradients, state: Mapping[str, Any]) -> No
     own = parts(placing, gradients)
     saved = {n for n in state if n in own or n.rpartition("/")[0] not in placing.left_out}
     if own.keys() != saved:
-        placing.assign(*before)
+        placing.forget(*before)
         odd = sorted(own.keys() ^ saved)
         raise ValueError(
             f"the saved scales are of another data flow: {len(odd)} places differ, for example {odd[0]!r}; "
@@ -58,7 +60,11 @@ def _adopt_roles(placing: Placing, state: Mapping[str, Any]) -> None:
         return
     has_activation = {n for n in names if placing.wants("activation", n)}
     last = {n for n in held if f"{n}/error:1" in state or (n in has_activation and f"{n}/activation:0" not in state)}
-    placing.assign(last, set(names) - held)
+    output = set(names) - held
+    started = {
+        n.rpartition("/")[0] for n, part in state.items() if not part["scale"].is_meta and part["scale"] != NO_SCALE
+    }
+    placing.adopt(Roles((held & started) | output, last, output))
 
 
 def _make_places(placing: Placing, state: Mapping[str, Any]) -> None:

@@ -6,9 +6,7 @@ network's *output*. An argument is an activation if it is itself an operand, per
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +16,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .places import mapped
+from .places import floats_in, mapped, refuse_nested
 from .products import OPERANDS, hides_products, moves
+from .untouched import untouched
 
 _PRODUCT = ""  # stands among the sources of a product's result, until an Edge has given it a name
 
@@ -58,6 +57,23 @@ class Traced:
         return found
 
 
+@dataclass(frozen=True)
+class Roles:
+    """Which Edges ran in some passes, and which of them are a last product's or the network's output's."""
+
+    called: set[str]
+    last: set[str]
+    output: set[str]
+
+    def joined(self, other: Roles) -> Roles:
+        """Of both: an Edge has a role if it has it in every pass in which it ran."""
+
+        def both(a: set[str], b: set[str]) -> set[str]:
+            return {n for n in a | b if (n in a or n not in self.called) and (n in b or n not in other.called)}
+
+        return Roles(self.called | other.called, both(self.last, other.last), both(self.output, other.output))
+
+
 class Tracer(TorchDispatchMode):
     """Follows values from Edge to Edge, by the memory that they lie in."""
 
@@ -81,6 +97,7 @@ class Tracer(TorchDispatchMode):
         def see(x: Tensor, path: Any) -> Tensor:
             if not x.is_floating_point():
                 return x
+            refuse_nested(x, f"what {name or 'the model'} returns")
             sources = self._sources.get(_memory(x), set())
             if _PRODUCT in sources:
                 traced.products.add(name)
@@ -89,7 +106,12 @@ class Tracer(TorchDispatchMode):
             self._sources[_memory(x)] = {name}
             return x
 
-        return mapped(output, see)
+        def other(value: Any, _: bool) -> Any:
+            for x in floats_in(value):
+                see(x, ())
+            return value
+
+        return mapped(output, see, other=other)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -120,7 +142,7 @@ def trace(model: nn.Module, run: Callable[[Tracer], Any]) -> Traced:
     inference = torch.is_inference_mode_enabled()  # there, products would arrive as the functions that were called
     with (
         torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled() and not inference),
-        _untouched(model), Tracer() as tracer,
+        untouched(model), Tracer() as tracer,
     ):  # fmt: skip
         run(tracer)
     return tracer.traced
@@ -129,31 +151,6 @@ def trace(model: nn.Module, run: Callable[[Tracer], Any]) -> Traced:
 def can_trace() -> bool:
     """Whether this forward pass can be run once more: not within a compiler, nor within torch.func's transforms."""
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Buffers, attributes of modules and random states come back afterwards."""
-    modules = list(model.modules())
-    attributes = [vars(module).copy() for module in modules]
-    buffers = [module._buffers.copy() for module in modules]
-    values = [(b, b.clone()) for own in buffers for b in own.values() if b is not None]
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    state = random.getstate()
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            random.setstate(state)
-            for module, own, held in zip(modules, attributes, buffers, strict=True):
-                vars(module).clear()
-                vars(module).update(own)
-                module._buffers.clear()
-                module._buffers.update(held)
-            with torch.no_grad():
-                for buffer, value in values:  # batch-norm's change without a new version
-                    if not buffer.is_meta and not torch.equal(buffer, value):
-                        buffer.copy_(value)
 
 
 def _tensors(values: Any) -> list[Tensor]:
