@@ -68,7 +68,7 @@ class Scales:
             if not q.started:
                 q.steps += 1
                 if q.steps.bit_count() == 1:
-                    q.started = bool(q.scale != NO_SCALE)
+                    q.started = q.scale.is_meta or bool(q.scale != NO_SCALE)  # a meta tensor has no value to tell
 
 
 def _counts(quantizer: Quantizer) -> tuple[int, int]:
