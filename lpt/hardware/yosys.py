@@ -10,7 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from ..errors import UserError
-from .library import Library
+from .library import Library, text
 from .netlist import Netlist
 
 # ABC by area, without timing: the steadiest of several scripts over equivalent ways to write the same unit.
@@ -42,10 +42,12 @@ def cells(source: str, top: str, library: Library, flatten: bool = True) -> dict
         RuntimeError: the synthesis failed.
     """
     flat = " -flatten" if flatten else ""
-    return _run(source, [
-        f"synth{flat} -noabc -top {top}", f"dfflibmap -liberty {_quoted(library.path)}", "opt_clean",
-        f"abc -liberty {_quoted(library.path)} -script +{AREA}", "opt_clean -purge",
-    ])  # fmt: skip
+    passes = [
+        f"synth{flat} -noabc -top {top}", "dfflibmap -liberty cells.lib", "opt_clean",
+        f"abc -liberty cells.lib -script +{AREA}", "opt_clean -purge",
+    ]  # fmt: skip
+    # Not the user's file, but the cells and outputs of it that can be computed with: no other can be in the netlist.
+    return _run(source, passes, text(library.cells.values()))
 
 
 def luts(source: str, top: str) -> dict[str, Netlist]:
@@ -53,15 +55,12 @@ def luts(source: str, top: str) -> dict[str, Netlist]:
     return _run(source, [f"synth_xilinx -family xc7 -flatten -nodsp -noiopad -noclkbuf -top {top}", "opt_clean -purge"])
 
 
-def _quoted(path: Path) -> str:
-    return f'"{path}"'
-
-
-def _run(source: str, passes: list[str]) -> dict[str, Netlist]:
+def _run(source: str, passes: list[str], liberty: str = "") -> dict[str, Netlist]:
     version()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "unit.v").write_text(source, encoding="utf-8")
+        (folder / "cells.lib").write_text(liberty, encoding="utf-8")
         every = ["read_verilog unit.v", *passes, "write_json unit.json"]
         command = [sys.executable, str(Path(__file__).with_name("child.py")), "log", *every]
         try:
