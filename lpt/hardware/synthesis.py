@@ -3,7 +3,8 @@
     workshop = Workshop(folder)
     workshop.costs(Unit.read("fp134"))["gates"]
 
-A unit's file holds what was asked of it so far; its Verilog lies beside it. No figure is given before its netlist has
+A unit's file holds what was asked of it so far, and a checksum of that; its Verilog lies beside it. What was changed by
+anything else is made again. No figure is given before its netlist has
 been proven.
 """
 
@@ -79,10 +80,14 @@ class Workshop:
         return self._kept(unit, f"at work {key}", make)
 
     def verilog(self, unit: Unit) -> Path:
-        """The unit's file of Verilog."""
-        path = self._path(unit).with_suffix(".v")
-        if not path.is_file():
-            _write(path, source(unit))
+        """The unit's file of Verilog; written again if it is not that of the unit."""
+        path, text = self._path(unit).with_suffix(".v"), source(unit)
+        try:
+            whole = path.read_bytes() == text.encode()
+        except OSError:
+            whole = False
+        if not whole:
+            _write(path, text)
         return path
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -115,16 +120,26 @@ class Workshop:
 
     def _kept(self, unit: Unit, name: str, make: Callable[[], Any], fresh: bool = False) -> Any:
         path = self._path(unit)
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none, or one that was cut off
-            kept = {}
+        kept = _read(path)
         if fresh or name not in kept:
             made = make()
             kept |= {"unit": unit.name, "tool": self.tool, "library": self.library.hash, name: made}
-            _write(path, json.dumps(kept, indent=1) + "\n")
-            self.verilog(unit)
+            _write(path, json.dumps(kept | {"checksum": _checksum(kept)}, indent=1) + "\n")
+        self.verilog(unit)
         return kept[name]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What is kept in a file; nothing if there is none, or if it is not what was written."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept if kept.pop("checksum") == _checksum(kept) else {}
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        return {}  # (cut off, or of another shape)
+
+
+def _checksum(kept: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,67 @@
+"""Kept figures, and the process of a synthesis, without any synthesis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lpt.hardware import synthesis, yosys
+from lpt.hardware.synthesis import Workshop
+from lpt.hardware.unit import Unit
+from lpt.hardware.verilog import source
+
+UNIT = Unit.read("int3")
+COSTS = {"gates": 123.25, "gates_a_product": 123.25, "transistors": None, "delay": 0.1, "cases": 64, "pairs": 64}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
+    """With one entry kept; `made` counts what is made."""
+    monkeypatch.setattr(yosys, "version", lambda: "pyosys 0")
+    made: list[Unit] = []
+    monkeypatch.setattr(Workshop, "_costs", lambda self, unit: made.append(unit) or dict(COSTS))
+    monkeypatch.setattr(Workshop, "made", made, raising=False)
+    shop = Workshop(tmp_path)
+    assert shop.costs(UNIT) == COSTS and len(made) == 1
+    yield shop
+
+
+def entry(workshop: Workshop) -> Path:
+    (file,) = workshop.folder.glob("*.json")
+    return file
+
+
+def test_what_is_kept_is_not_made_again(workshop: Workshop) -> None:
+    assert Workshop(workshop.folder).costs(UNIT) == COSTS and len(workshop.made) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "3", '"text"', '{"cells": {}}', "{}", "", "[" * 10**5, '{"cells": 3, "checksum": 3}']
+)  # fmt: skip
+def test_an_entry_of_another_shape_is_made_again(workshop: Workshop, content: str) -> None:
+    whole = entry(workshop).read_text()
+    entry(workshop).write_text(content)
+    assert workshop.costs(UNIT) == COSTS and len(workshop.made) == 2  # type: ignore[attr-defined]
+    assert entry(workshop).read_text() == whole
+
+
+def test_any_changed_character_of_an_entry_is_seen(workshop: Workshop) -> None:
+    whole = entry(workshop).read_text()
+    kept = json.loads(whole)
+    for at, old in enumerate(whole):
+        entry(workshop).write_text(whole[:at] + ("7" if old != "7" else "8") + whole[at + 1 :])
+        found = synthesis._read(entry(workshop))
+        assert found in ({}, {key: value for key, value in kept.items() if key != "checksum"}), at  # (white space)
+    entry(workshop).write_text(whole.replace("123.25", "12.25"))
+    assert workshop.costs(UNIT) == COSTS and len(workshop.made) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("content", [b"", b"module x(); endmodule", b"\xff"])
+def test_damaged_verilog_is_written_again(workshop: Workshop, content: bytes) -> None:
+    file = entry(workshop).with_suffix(".v")
+    file.write_bytes(content)
+    workshop.costs(UNIT)
+    assert file.read_text() == source(UNIT) and len(workshop.made) == 1  # type: ignore[attr-defined]
