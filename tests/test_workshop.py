@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lpt.errors import UserError
 from lpt.hardware import synthesis, yosys
 from lpt.hardware.synthesis import Workshop
 from lpt.hardware.unit import Unit
@@ -65,3 +66,35 @@ def test_damaged_verilog_is_written_again(workshop: Workshop, content: bytes) ->
     file.write_bytes(content)
     workshop.costs(UNIT)
     assert file.read_text() == source(UNIT) and len(workshop.made) == 1  # type: ignore[attr-defined]
+
+
+def test_a_package_that_cannot_be_imported_is_told_like_one_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyosys").mkdir()
+    (tmp_path / "pyosys" / "__init__.py").write_text("raise ImportError('libtcl is not there')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(yosys.util, "find_spec", lambda name: name)
+    yosys._import_fault.cache_clear()
+    try:
+        assert not yosys.available()
+        with pytest.raises(UserError, match=r"needs the package pyosys \(.*libtcl is not there\): pip install"):
+            Workshop(tmp_path / "outputs")
+    finally:
+        yosys._import_fault.cache_clear()
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yosys, "version", lambda: "pyosys 0")
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "synthesis"):
+        with pytest.raises(UserError, match=r"paths.outputs=.* cannot be written .*: give a folder"):
+            Workshop(folder)
+
+    def full(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(synthesis.tempfile, "TemporaryFile", full)
+    with pytest.raises(UserError, match=r"cannot be written \(Permission denied\)"):
+        Workshop(tmp_path / "synthesis")

@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from . import figures, library, yosys
 from .measuring import measure
 from .netlist import Machine
@@ -33,15 +35,23 @@ class Workshop:
     """Where units are synthesized.
 
     Args:
-        folder: of the kept figures and the Verilog; made when something is kept.
+        folder: of the kept figures and the Verilog; made if there is none.
         path: a Liberty file; lpt's own library if None.
 
     Raises:
-        UserError: pyosys is missing, or the library cannot be used.
+        UserError: pyosys is missing, the library cannot be used, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, path: Path | str | None = None) -> None:
         self.folder, self.library, self.tool = folder, library.read(path), yosys.version()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(
+                f"paths.outputs={folder.parent}: {folder} cannot be written ({error.strerror}): give a folder that can "
+                "be written"
+            ) from error
         self._last: tuple[Unit, Machine, Cases] | None = None  # of several figures in a row
 
     def costs(self, unit: Unit, fresh: bool = False) -> dict[str, Any]:

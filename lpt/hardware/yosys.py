@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 
@@ -23,15 +24,36 @@ def version() -> str:
     """Of pyosys.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it is not installed, or cannot be imported.
     """
-    if util.find_spec("pyosys") is None:
-        raise UserError(f"synthesis needs the package pyosys: {INSTALL} (without it the model of lpt.search serves)")
+    if (missing := _missing()) is not None:
+        why = f" ({missing})" if missing else ""
+        raise UserError(
+            f"synthesis needs the package pyosys{why}: {INSTALL} (without it the model of lpt.search serves)"
+        )
     return f"pyosys {metadata.version('pyosys')}"
 
 
 def available() -> bool:
-    return util.find_spec("pyosys") is not None
+    return _missing() is None
+
+
+def _missing() -> str | None:
+    """Why there is no pyosys: "" if it is not installed; None if it can be used."""
+    if util.find_spec("pyosys") is None:
+        return ""
+    return _import_fault()
+
+
+@cache
+def _import_fault() -> str | None:
+    """What an import says, in a process of its own as a synthesis is; None if nothing."""
+    code = "from importlib import metadata; from pyosys import libyosys; metadata.version('pyosys')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return f"it is installed, but cannot be imported: {lines[-1] if lines else f'exit {done.returncode}'}"
 
 
 def cells(source: str, top: str, library: Library, flatten: bool = True) -> dict[str, Netlist]:
