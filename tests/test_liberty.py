@@ -9,6 +9,8 @@ import pytest
 
 from lpt.errors import UserError
 from lpt.hardware import library, logic
+from lpt.hardware.netlist import Instance
+from lpt.hardware.parts import of_library
 
 
 def test_the_shipped_library_is_the_one_in_the_code() -> None:
@@ -55,6 +57,13 @@ def test_a_users_library(tmp_path: Path) -> None:
     library.read.cache_clear()
     assert library.read(file).cells == found.cells and set(found.cells) == {"ND", "FF", "N", "B"}
     assert "pin (QN)" not in file.read_text()
+
+
+def test_a_second_output_in_a_netlist_is_refused_by_name() -> None:
+    of = of_library(library.read())
+    assert of(Instance("DFF", {"D": (1,), "CK": (2,), "Q": (3,), "QN": ()}, {})).outputs == ("Q",)
+    with pytest.raises(ValueError, match="DFF of cells.lib: QN is no pin"):
+        of(Instance("DFF", {"D": (1,), "CK": (2,), "Q": (3,), "QN": (4,)}, {}))
 
 
 def test_the_synthesizer_gets_the_shipped_library_as_it_is() -> None:

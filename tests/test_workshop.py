@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +103,45 @@ def test_a_folder_that_cannot_be_written_is_told_first(tmp_path: Path, monkeypat
     monkeypatch.setattr(synthesis.tempfile, "TemporaryFile", full)
     with pytest.raises(UserError, match=r"cannot be written \(Permission denied\)"):
         Workshop(tmp_path / "synthesis")
+
+
+# -- the child -----------------------------------------------------------------------------------------------------
+
+SLEEPER = """
+import os, subprocess, sys, time
+sys.path.insert(0, {child!r})
+import child
+child.end_with_parent()
+fifo = os.open({fifo!r}, os.O_WRONLY)
+os.set_inheritable(fifo, True)
+os.write(fifo, b"up")
+subprocess.run([sys.executable, "-c", "import time; time.sleep({seconds})"], close_fds=False)
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from lpt.hardware.yosys import guarded
+guarded([sys.executable, "-c", {sleeper!r}], Path({folder!r}), {limit})
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_child_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> None:
+    """A child, and a child of that, hold a pipe open: it ends when both are gone. (Interrupted, as at a time limit,
+    the parent itself ends its child, but not the child's.)"""
+    os.mkfifo(tmp_path / "fifo")
+    sleeper = SLEEPER.format(child=str(Path(yosys.__file__).parent), fifo=str(tmp_path / "fifo"), seconds=60)
+    code = PARENT.format(sleeper=sleeper, folder=str(tmp_path), limit=100)
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as parent:
+        with (tmp_path / "fifo").open("rb") as fifo:
+            assert fifo.read(2) == b"up"
+            parent.send_signal(number)
+            assert select.select([fifo], [], [], 30)[0] and fifo.read() == b""
+        assert parent.wait() == -number
+
+
+def test_a_childs_output_and_end_are_told(tmp_path: Path) -> None:
+    child = f"import sys; sys.path.insert(0, {str(Path(yosys.__file__).parent)!r}); import child"
+    code = f"{child}; child.end_with_parent(); print('said'); sys.exit(3)"
+    done = yosys.guarded([sys.executable, "-c", code], tmp_path, 50)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\n", "")

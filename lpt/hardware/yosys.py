@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,21 @@ def luts(source: str, top: str) -> dict[str, Netlist]:
     return _run(source, [f"synth_xilinx -family xc7 -flatten -nodsp -noiopad -noclkbuf -top {top}", "opt_clean -purge"])
 
 
+def guarded(command: list[str], folder: Path, limit: float) -> subprocess.CompletedProcess[str]:
+    """Run a child that calls `child.end_with_parent`: nothing of it is left when this returns, raises or is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: it took more than `limit` seconds.
+    """
+    reading, held = os.pipe()
+    try:
+        return subprocess.run(command, cwd=folder, stdin=reading, capture_output=True, text=True, timeout=limit,
+                              check=False, process_group=0)  # fmt: skip
+    finally:
+        os.close(held)
+        os.close(reading)
+
+
 def _run(source: str, passes: list[str], liberty: str = "") -> dict[str, Netlist]:
     version()
     with tempfile.TemporaryDirectory() as name:
@@ -86,7 +102,7 @@ def _run(source: str, passes: list[str], liberty: str = "") -> dict[str, Netlist
         every = ["read_verilog unit.v", *passes, "write_json unit.json"]
         command = [sys.executable, str(Path(__file__).with_name("child.py")), "log", *every]
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False)
+            done = guarded(command, folder, LIMIT)
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"a synthesis took more than {LIMIT} s and was stopped") from error
         result = folder / "unit.json"
