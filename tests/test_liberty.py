@@ -62,7 +62,7 @@ def test_a_users_library(tmp_path: Path) -> None:
 def test_a_second_output_in_a_netlist_is_refused_by_name() -> None:
     of = of_library(library.read())
     assert of(Instance("DFF", {"D": (1,), "CK": (2,), "Q": (3,), "QN": ()}, {})).outputs == ("Q",)
-    with pytest.raises(ValueError, match="DFF of cells.lib: QN is no pin"):
+    with pytest.raises(ValueError, match=r"DFF of cells\.lib: QN is no pin"):
         of(Instance("DFF", {"D": (1,), "CK": (2,), "Q": (3,), "QN": (4,)}, {}))
 
 
