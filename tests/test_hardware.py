@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import lpt
 from lpt.errors import UserError
-from lpt.hardware import library, logic
 from lpt.hardware.accumulators import Accumulator, Register, bit_length
 from lpt.hardware.netlist import joined, packed, unpacked
 from lpt.hardware.operands import BLOCKS, blocks, operand
@@ -112,51 +111,6 @@ def test_numbers_become_words_and_back() -> None:
     assert joined(np.array([[1, 0], [1, 1]]), np.int64).tolist() == [3, 2]
     edges = np.array([0, 1, 2**31 - 1, 2**31, 2**53 - 1, 2**61 - 1])
     assert bit_length(edges).tolist() == [int(e).bit_length() for e in edges]
-
-
-# -- the library -------------------------------------------------------------------------------------------------------
-
-
-def test_the_shipped_library_is_the_one_in_the_code() -> None:
-    assert library.OWN.read_text(encoding="utf-8") == library.text(library.CELLS)
-    cells = library.read().cells
-    assert set(cells) == {cell.name for cell in library.CELLS} and cells["NAND2"].area == 1
-    assert cells["DFF"].data == "D" and cells["XOR2"].transistors == 10
-
-
-@pytest.mark.parametrize(
-    ("function", "table"),
-    [
-        ("!(A*B)", 0b0111),
-        ("A B", 0b1000),
-        ("A'+B", 0b1101),
-        ("(A^B)'", 0b1001),
-        ("A&!B|B&!A", 0b0110),
-        ("A*B^B", 0b0000),
-    ],
-)
-def test_functions_of_liberty(function: str, table: int) -> None:
-    assert logic.table(function, ("A", "B")) == table
-
-
-def test_a_users_library(tmp_path: Path) -> None:
-    file = tmp_path / "two.lib"
-    file.write_text(
-        '/* a comment */ library("x") { cell("ND") { area : 2.5; pin(A1) { direction : "input"; capacitance : 0.5; }\n'
-        'pin("A2") { direction : input; capacitance : 0.5; timing () { values("1, 2", \\\n "3, 4"); } }\n'
-        'pin(ZN) { direction : output; function : "(A1 A2)\'"; } }\n'
-        'cell(FF) { area : 10; ff("IQ","IQN") { next_state : "D"; clocked_on : "CP"; } pin(D) { direction : input; }\n'
-        'pin(CP) { direction : input; clock : true; } pin(Q) { direction : output; function : "IQ"; }\n'
-        'pin(QN) { direction : output; function : "IQN"; } } }'
-    )
-    found = library.read(file)
-    assert found.cells["ND"].area == 1 and found.cells["FF"].area == 4 and found.cells["FF"].output == "Q"
-    assert not found.own and found.cells["ND"].inputs == {"A1": 0.5, "A2": 0.5}
-    for wrong in ("nothing", "library (x) { cell (A) {"):
-        file.with_name("wrong.lib").write_text(wrong)
-        library.read.cache_clear()
-        with pytest.raises(UserError, match="library="):
-            library.read(file.with_name("wrong.lib"))
 
 
 # -- another simulator -----------------------------------------------------------------------------

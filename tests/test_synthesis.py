@@ -148,8 +148,12 @@ def test_figures_of_one_unit() -> None:
 
 def test_a_users_library_gives_areas_and_no_more(tmp_path: Path) -> None:
     file = tmp_path / "mine.lib"
-    kept = [cell for cell in library.CELLS if cell.name in ("INV", "NAND2", "NOR2", "DFF")]
-    file.write_text(re.sub(r"lpt_\w+ : .*?;", "", library.text(kept)).replace("area : 1.0", "area : 3.0"))
+    kept = [cell for cell in library.CELLS if cell.name in ("INV", "BUF", "NAND2", "NOR2", "DFF")]
+    file.write_text(
+        re.sub(r"lpt_\w+ : .*?;", "", library.text(kept))
+        .replace("area : 1.0", "area : 3.0")
+        .replace('function : "IQ"; }', 'function : "IQ"; }\n    pin (QN) { direction : output; function : "IQN"; }')
+    )
     costs = Workshop(tmp_path, file).costs(Unit.read("log2*int3", "fixed:12"))
     assert costs["gates"] > 12 * 5 / 3 and costs["delay"] is None and costs["transistors"] is None
     assert costs["pairs"] == 4 * 8 and costs["cases"] >= 5 * 4096

@@ -16,7 +16,8 @@ from torch import nn
 
 import lpt
 from lpt.errors import UserError
-from lpt.hardware import synthesis, yosys
+from lpt.hardware import library, synthesis, yosys
+from lpt.hardware.figures import PARTS
 from lpt.hardware.measuring import coded, encoded, fits
 from lpt.hardware.operands import blocks
 from lpt.hardware.streams import STREAMS, Stream, collect
@@ -128,6 +129,31 @@ def test_without_pyosys_one_line_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr(yosys.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[hardware\]'"):
         synthesis.Workshop(tmp_path)
+
+
+@needs_pyosys
+def test_a_folder_that_cannot_be_written_ends_with_2(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "synthesis").write_text("")
+    assert command("synthesize", synthesize, tmp_path, "formats=[int3]", "tensors=false") == 2
+    told = capfd.readouterr().err
+    assert "cannot be written" in told and "checkpoint" not in told and "1 of 1" not in told
+
+
+@needs_pyosys
+def test_a_table_is_found_again_by_what_is_in_the_library(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("formats=[int3]", "accumulator=fixed:12", "tensors=false")
+    own = library.OWN.read_text()
+    for name, content in (("a.lib", own), ("b.lib", own), ("a.lib", own + "\n")):
+        (tmp_path / name).write_text(content)
+        library.read.cache_clear()
+        monkeypatch.setattr(synthesis.Workshop, "_costs", lambda *_: dict.fromkeys(
+            ("gates", "gates_a_product", "transistors", "delay", "cases", "pairs"), 1.0))  # fmt: skip
+        monkeypatch.setattr(synthesis.Workshop, "parts", lambda *_: dict.fromkeys(PARTS, 0.0))
+        assert command("synthesize", synthesize, tmp_path, f"library={tmp_path / name}", *words) == 0
+        tables = len(list((tmp_path / "synthesis").glob("table-????????.csv")))
+        assert tables == (1 if content == own else 2)
 
 
 def test_lists_need_no_brackets() -> None:

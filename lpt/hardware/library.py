@@ -10,15 +10,16 @@ writes the file.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ..data.places import place
 from ..errors import UserError
+from .liberty import Group, inside, one, statements
+from .logic import compiled, table
 
 OWN = Path(__file__).with_name("cells.lib")
 
@@ -74,7 +75,7 @@ CELLS = [
 ]
 
 
-def text(cells: list[Cell]) -> str:
+def text(cells: Iterable[Cell]) -> str:
     """The Liberty file of these cells."""
     lines = [
         "/* Areas in NAND2 equivalents; loads in inputs of an inverter; lpt_parasitic in tau of logical effort.",
@@ -89,7 +90,8 @@ def text(cells: list[Cell]) -> str:
         lines += [f"  cell ({cell.name}) {{", f"    area : {cell.area};"]
         lines += [f"    lpt_transistors : {cell.transistors};", f"    lpt_parasitic : {cell.parasitic:.4g};"]
         if cell.data:
-            lines.append(f'    ff (IQ, IQN) {{ next_state : "{cell.data}"; clocked_on : "{cell.clock}"; }}')
+            state, clock = f"{cell.function}, {cell.function}N", f'clocked_on : "{cell.clock}";'
+            lines.append(f'    ff ({state}) {{ next_state : "{cell.data}"; {clock} }}')
         for pin, load in cell.inputs.items():
             clock = " clock : true;" * (pin == cell.clock)
             lines.append(f"    pin ({pin}) {{ direction : input;{clock} capacitance : {load:.4g}; }}")
@@ -121,7 +123,8 @@ def read(path: Path | str | None = None) -> Library:
     """The library in a Liberty file; lpt's own if None.
 
     Raises:
-        UserError: no such file, no NAND2 in it, or no plain flip-flop.
+        UserError: no such file, one that cannot be read, a cell whose area or function is not told, or one of
+            `REQUIRED` is not in it.
     """
     file = OWN if path is None else place(path, "library")
     try:
@@ -129,97 +132,84 @@ def read(path: Path | str | None = None) -> Library:
     except OSError as error:
         raise UserError(f"library={file}: {error.strerror}: give a Liberty file (.lib)") from error
     try:
-        groups = _group(iter(_TOKEN.findall(_COMMENT.sub(" ", content.decode("utf-8", "replace")))))
-        found = [cell for group in _inside(groups, "library") for cell in _inside(group, "cell")]
+        groups = statements(content.decode("utf-8", "replace"))
+        found = [cell for group in inside(groups, "library") for cell in inside(group, "cell")]
         cells = [made for group in found if (made := _read_cell(group))]
-    except (StopIteration, ValueError, IndexError) as error:
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"library={file}: this is no Liberty file that can be used: {error}") from error
+    if missing := [what for what, fits in REQUIRED.items() if not any(map(fits, cells))]:
         raise UserError(
-            f"library={file}: this is no Liberty file that can be read: {error or 'it ends early'}"
-        ) from error
-    nand = [c.area for c in cells if _is_nand2(c) and c.area > 0]
-    if not nand or not any(cell.data for cell in cells):
-        raise UserError(
-            f"library={file}: it needs a NAND of two inputs, and a flip-flop with nothing but data and clock"
+            f"library={file}: it has no {', no '.join(missing)}: a library needs {', '.join(REQUIRED)}, each a cell "
+            "with one output (a flip-flop may have the inverse, too)"
         )
-    scaled = {c.name: Cell(**{**vars(c), "area": c.area / min(nand)}) for c in cells}
+    nand = min(cell.area for cell in cells if _computes(cell, 2, 0b0111))
+    scaled = {c.name: Cell(**{**vars(c), "area": c.area / nand}) for c in cells}
     return Library(file, scaled, hashlib.sha256(content).hexdigest()[:12], file == OWN)
 
 
-_COMMENT = re.compile(r"/\*.*?\*/|\\\r?\n", re.DOTALL)
-_TOKEN = re.compile(r'"[^"]*"|[{}():;,]|[^\s{}():;,"]+')
-Group = list[tuple[str, list[str], Any]]  # statements: name, arguments, and what is in braces (None if nothing)
+def _computes(cell: Cell, inputs: int, wanted: int) -> bool:
+    return not cell.data and len(cell.inputs) == inputs and table(cell.function, tuple(cell.inputs)) == wanted
 
 
-def _group(tokens: Iterator[str]) -> Group:
-    """Statements up to a closing brace: `name : value ;`, `name (arguments) ;` or `name (arguments) { ... }`."""
-    found: Group = []
-    name, pending = "", None
-    for token in tokens:
-        if token == "}":
-            break
-        if token == ":":
-            value: list[str] = []
-            for part in tokens:
-                if part in ";}":
-                    break
-                value.append(part.strip('"'))
-            found.append((name, [" ".join(value)], None))
-            if part == "}":
-                break
-        elif token == "(":
-            pending = []
-            for part in tokens:
-                if part == ")":
-                    break
-                if part != ",":
-                    pending.append(part.strip('"'))
-            found.append((name, pending, None))
-        elif token == "{":
-            found[-1] = (*found[-1][:2], _group(tokens))
-        elif token != ";":
-            name = token
-    return found
-
-
-def _inside(group: Group, name: str) -> Iterator[Group]:
-    for found, arguments, inner in group:
-        if found == name and inner is not None:
-            yield [("name", arguments, None), *inner]
-
-
-def _one(group: Group, name: str, default: str = "") -> str:
-    return next((arguments[0] for found, arguments, _ in group if found == name and arguments), default)
+# Without one of these ABC or the mapping of flip-flops stops, or there is no unit of area.
+REQUIRED: dict[str, Callable[[Cell], bool]] = {
+    "NAND of two inputs": lambda cell: _computes(cell, 2, 0b0111),
+    "inverter": lambda cell: _computes(cell, 1, 0b01),
+    "buffer": lambda cell: _computes(cell, 1, 0b10),
+    "flip-flop with nothing but data and a rising clock": lambda cell: bool(cell.data),
+}
+_OTHER = {"latch", "statetable", "latch_bank", "ff_bank", "bus", "bundle"}
 
 
 def _read_cell(group: Group) -> Cell | None:
-    """A cell of one output with a function; of flip-flops only the plainest; None for any other."""
-    pins = list(_inside(group, "pin"))
-    outputs = [pin for pin in pins if _one(pin, "direction") == "output" and _one(pin, "function")]
-    inputs = {_one(p, "name"): float(_one(p, "capacitance", "0")) for p in pins if _one(p, "direction") == "input"}
-    kinds = {name for name, _, _ in group}
-    if kinds & {"latch", "statetable", "latch_bank", "ff_bank"} or _one(group, "dont_use") == "true":
+    """A cell of one output with a function; of flip-flops only the plainest; None for any other, which is not used.
+
+    Raises:
+        ValueError: a cell that would be used has a function, an area or a load that cannot be right.
+    """
+    name, pins, flops = one(group, "name"), list(inside(group, "pin")), list(inside(group, "ff"))
+    inputs = [pin for pin in pins if one(pin, "direction") == "input"]
+    outputs = [pin for pin in pins if one(pin, "direction") == "output" and one(pin, "function")]
+    odd = any(one(pin, "direction") == "inout" or one(pin, "three_state") for pin in pins)
+    if odd or not inputs or {kind for kind, _, _ in group} & _OTHER or one(group, "dont_use") == "true":
         return None
-    flops = list(_inside(group, "ff"))
-    if flops and (len(inputs) != 2 or {"clear", "preset"} & {name for name, _, _ in flops[0]}):
-        return None
-    if flops:  # of Q and QN only the first is looked at
-        outputs = [pin for pin in outputs if _one(pin, "function") == _one(flops[0], "name")]
-        if _one(flops[0], "next_state") not in inputs or _one(flops[0], "clocked_on") not in inputs:
+    names, data, clock = tuple(one(pin, "name") for pin in inputs), "", ""
+    try:
+        if flops:
+            state, data, clock = (one(flops[0], key) for key in ("name", "next_state", "clocked_on"))
+            if len(inputs) != 2 or {"clear", "preset"} & {key for key, _, _ in flops[0]}:
+                return None
+            for function in (data, clock):
+                compiled(function, (*names, *next(args for key, args, _ in flops[0] if key == "name")))
+            # Of Q and QN only the first is used: the netlist's cell has no other output (see `yosys.cells`).
+            outputs = [pin for pin in outputs if one(pin, "function") == state]
+            if {data, clock} != set(names):
+                return None
+        if len(outputs) != 1:
             return None
-    if len(outputs) != 1:
-        return None
-    return Cell(
-        _one(group, "name"), _one(outputs[0], "name"), _one(outputs[0], "function"), inputs,
-        float(_one(group, "area", "0")), int(_one(group, "lpt_transistors", "0")),
-        float(_one(group, "lpt_parasitic", "0")), _one(flops[0], "next_state") if flops else "",
-        _one(flops[0], "clocked_on") if flops else "",
-    )  # fmt: skip
+        function = one(outputs[0], "function")
+        if not flops:
+            compiled(function, names)
+        return Cell(
+            name, one(outputs[0], "name"), function,
+            {pin: _number("capacitance", one(p, "capacitance", "0")) for pin, p in zip(names, inputs, strict=True)},
+            _number("area", one(group, "area"), above=True), int(one(group, "lpt_transistors", "0")),
+            _number("lpt_parasitic", one(group, "lpt_parasitic", "0")), data, clock,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"cell {name}: {error}") from error
 
 
-def _is_nand2(cell: Cell) -> bool:
-    from .logic import table
-
-    return not cell.data and len(cell.inputs) == 2 and table(cell.function, tuple(cell.inputs)) == 0b0111
+def _number(name: str, text: str, above: bool = False) -> float:
+    """A finite one from zero upward, or above zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or (above and number == 0):
+        told = f"is {text[:40]}" if text else "is missing"
+        raise ValueError(f"its {name} {told}: it must be a number {'above zero' if above else 'from zero upward'}")
+    return number
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-_TOKEN = re.compile(r"[A-Za-z_][\w\[\]]*|[01]|[!'*&+|^()]")
+_TOKEN = re.compile(r"[A-Za-z_][\w\[\]]*|[01]|[!'*&+|^()]|\S")  # (the last: what is refused)
 
 
 @cache
@@ -68,11 +68,13 @@ def _not(tokens: list[str], names: dict[str, str]) -> tuple[str, list[str]]:
         return f"~{inner}", tokens
     if head == "(":
         inner, tokens = _or(tokens, names)
-        if not tokens:
-            raise ValueError("a bracket is not closed")
+        if not tokens or tokens[0] != ")":
+            raise ValueError("a bracket of a function is not closed")
         tokens = tokens[1:]
     elif head in names:
         inner = names[head]
+    elif head in "01" and names:  # of as many bits as the arguments have
+        inner = "(x0 ^ x0)" if head == "0" else "~(x0 ^ x0)"
     else:
         raise ValueError(f"{head!r} is not one of {', '.join(names)}")
     while tokens and tokens[0] == "'":

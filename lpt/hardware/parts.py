@@ -26,7 +26,14 @@ def of_library(library: Library) -> Any:
         function = compiled(cell.function, names)
         return Part(names, (cell.output,), lambda *values: (function(*values) & ONES,), cell.parasitic)
 
-    return lambda instance: part(instance.kind)
+    def of(instance: Instance) -> Part:
+        found = part(instance.kind)
+        cell = library.cells[instance.kind.removeprefix("\\")]
+        if odd := [pin for pin, nets in instance.pins.items() if nets and pin not in (*cell.inputs, cell.output)]:
+            raise ValueError(f"{cell.name} of {library.path.name}: {odd[0]} is no pin that is computed with")
+        return found
+
+    return of
 
 
 def seven_series(instance: Instance) -> Part:

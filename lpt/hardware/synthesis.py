@@ -3,7 +3,8 @@
     workshop = Workshop(folder)
     workshop.costs(Unit.read("fp134"))["gates"]
 
-A unit's file holds what was asked of it so far; its Verilog lies beside it. No figure is given before its netlist has
+A unit's file holds what was asked of it so far, and a checksum of that; its Verilog lies beside it. What was changed by
+anything else is made again. No figure is given before its netlist has
 been proven.
 """
 
@@ -12,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from . import figures, library, yosys
 from .measuring import measure
 from .netlist import Machine
@@ -32,15 +35,23 @@ class Workshop:
     """Where units are synthesized.
 
     Args:
-        folder: of the kept figures and the Verilog; made when something is kept.
+        folder: of the kept figures and the Verilog; made if there is none.
         path: a Liberty file; lpt's own library if None.
 
     Raises:
-        UserError: pyosys is missing, or the library cannot be used.
+        UserError: pyosys is missing, the library cannot be used, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, path: Path | str | None = None) -> None:
         self.folder, self.library, self.tool = folder, library.read(path), yosys.version()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(
+                f"paths.outputs={folder.parent}: {folder} cannot be written ({error.strerror}): give a folder that can "
+                "be written"
+            ) from error
         self._last: tuple[Unit, Machine, Cases] | None = None  # of several figures in a row
 
     def costs(self, unit: Unit, fresh: bool = False) -> dict[str, Any]:
@@ -79,10 +90,14 @@ class Workshop:
         return self._kept(unit, f"at work {key}", make)
 
     def verilog(self, unit: Unit) -> Path:
-        """The unit's file of Verilog."""
-        path = self._path(unit).with_suffix(".v")
-        if not path.is_file():
-            _write(path, source(unit))
+        """The unit's file of Verilog; written again if it is not that of the unit."""
+        path, text = self._path(unit).with_suffix(".v"), source(unit)
+        try:
+            whole = path.read_bytes() == text.encode()
+        except OSError:
+            whole = False
+        if not whole:
+            _write(path, text)
         return path
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -115,16 +130,26 @@ class Workshop:
 
     def _kept(self, unit: Unit, name: str, make: Callable[[], Any], fresh: bool = False) -> Any:
         path = self._path(unit)
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none, or one that was cut off
-            kept = {}
+        kept = _read(path)
         if fresh or name not in kept:
             made = make()
             kept |= {"unit": unit.name, "tool": self.tool, "library": self.library.hash, name: made}
-            _write(path, json.dumps(kept, indent=1) + "\n")
-            self.verilog(unit)
+            _write(path, json.dumps(kept | {"checksum": _checksum(kept)}, indent=1) + "\n")
+        self.verilog(unit)
         return kept[name]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What is kept in a file; nothing if there is none, or if it is not what was written."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept if kept.pop("checksum") == _checksum(kept) else {}
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        return {}  # (cut off, or of another shape)
+
+
+def _checksum(kept: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: Path, text: str) -> None:

@@ -83,6 +83,7 @@ def synthesize(cfg: DictConfig, choices: dict[str, str]) -> str:
     text += "".join(f"- {note}\n" for note in notes)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     decides = {name: config[name] for name in OWN} | {"tool": workshop.tool, "tensors": key}
+    decides["library"] = workshop.library.hash  # (wherever the file lies)
     stem = folder / f"table-{hashlib.sha256(repr(decides).encode()).hexdigest()[:8]}"
     for index, table in enumerate(tables, 1):
         replace(stem.with_name(stem.name + (f"-{index}" if index > 1 else "") + ".csv"), to_csv(table))
