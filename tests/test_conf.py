@@ -89,6 +89,7 @@ BUILDERS: dict[str, Callable[[DictConfig], object]] = {
     "experiment": lambda cfg: build("trainer", cfg.trainer),
     "format": quantizes,
     "products": quantizes,
+    "recipe": quantizes,
     "indicators": lambda cfg: [build(name, node) for name, node in cfg.indicators.items()],
     "averaging": lambda cfg: cfg.averaging._target_ is None or build("averaging", cfg.averaging),
     "logger": lambda cfg: build("logger", cfg.logger, folder=Path("nowhere"), config={}, run_id="id"),

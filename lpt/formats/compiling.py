@@ -6,6 +6,7 @@ it does what it was asked for and ends, so that the next run finds the code.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pickle
@@ -18,7 +19,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,14 +76,19 @@ class Compiler:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env,
             start_new_session=True,
         )  # fmt: skip
-        threading.Thread(target=self._listen, args=(self._child.stdout,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self._child,), daemon=True).start()
 
-    def _listen(self, lines: IO[bytes]) -> None:
-        for line in lines:
+    def _listen(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdin is not None and child.stdout is not None
+        for line in child.stdout:
             key, _, why_not = line.decode().rstrip("\n").partition(" ")
             if key in self.pending:
                 self.pending.remove(key)
                 self.answer(key, why_not)
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+        child.stdout.close()
+        child.wait()
         for key in self.pending:
             self.answer(key, "the compiling process has ended")
 
