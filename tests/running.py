@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # networks of this size gain nothing from more, and te
 # A run of a few seconds: a narrow network, few images.
 TINY = (
     "model.width=8", "data.train_limit=96", "trainer.batch_size=16", "trainer.epochs=2", "trainer.log_every=2",
-    "trainer.accelerator=cpu", "logger.mode=disabled", "progress=false", "indicators=flips",
+    "trainer.accelerator=cpu", "logger.mode=disabled", "progress=false", "indicators=flips", "compile=false",
 )  # fmt: skip
 
 

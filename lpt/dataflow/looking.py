@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .edge import InputEdge, is_value
+from .edge import Edge, InputEdge, is_value
 from .places import Path, name_of
 from .quantizer import Mode
 from .spec import DataFlow
@@ -24,8 +24,13 @@ NEVER_CALLED = (
 )
 
 
-def look(model: nn.Module, entrance: InputEdge, mode: Mode, args: Any, kwargs: Any) -> tuple[Traced, dict[str, bool]]:
-    """What one pass without quantization shows; and each argument that can be an activation: has it infinities?"""
+def look(
+    model: nn.Module, entrance: InputEdge, own: Edge | None, mode: Mode, args: Any, kwargs: Any
+) -> tuple[Traced, dict[str, bool]]:
+    """What one pass without quantization shows; and each argument that can be an activation: has it infinities?
+
+    `own`: the Edge behind the model itself, if it is a module that computes; the pass goes by no hook of it.
+    """
     infinite: dict[str, bool] = {}
 
     def run(tracer: Tracer) -> None:
@@ -38,7 +43,9 @@ def look(model: nn.Module, entrance: InputEdge, mode: Mode, args: Any, kwargs: A
 
         own_args, own_kwargs = entrance.arguments.mapped(args, kwargs, argument)
         with mode.switched(on=False, tracer=tracer), products_off(model):
-            model.forward(*own_args, **own_kwargs)
+            output = model.forward(*own_args, **own_kwargs)
+            if own is not None:
+                own(model, own_args, output)
 
     return trace(model, run), infinite
 

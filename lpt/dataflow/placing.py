@@ -164,7 +164,7 @@ class Placing:
             if torch.compiler.is_compiling() and not self.known and self._open(True):
                 raise ValueError(NEVER_CALLED)
             return
-        traced, infinite = look(self.model, self.entrance, self.mode, args, kwargs)
+        traced, infinite = look(self.model, self.entrance, self.every.get(""), self.mode, args, kwargs)
         self._learn(traced)
         choose(self.flow, self.entrance, infinite, traced.arguments)
         self.entrance.looked = True

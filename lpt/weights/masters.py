@@ -26,7 +26,7 @@ from .step import SCALINGS, Plan
 from .weight import Weight
 
 Optimizer = torch.optim.Optimizer
-_WATCHED = 8  # steps that are watched on other devices than the CPU, where to look costs waiting
+_WATCHED = 4  # steps that are watched on other devices than the CPU, where to look costs waiting
 _CHOICES = {
     "scaling": SCALINGS,
     "scale_rule": RULES,

@@ -177,7 +177,8 @@ class Weight:
     def watch(self, closely: bool) -> None:
         """Before the masters go in: remember the quantized weight, if that costs no waiting (or `closely`)."""
         p = self.param.detach()
-        self._watched = (closely or p.device.type == "cpu") and torch.equal(p, self.written)
+        self._watched = p.device.type == "cpu" or (closely and not p.is_meta)
+        self._watched = self._watched and torch.equal(p, self.written)
 
     def put_back(self) -> bool:
         """After a watched step: whether it wrote into the quantized weight instead of the master. That is undone."""
