@@ -23,7 +23,7 @@ from ..formats.scaling import scale_of
 from ..weights import QuantizedWeights
 from ..weights.parameters import quantizable
 from .flow import Flow
-from .products import OPERANDS, hides_products, moves
+from .products import OPERANDS, hides_products, module_running, moves
 
 _ROOMS = 40  # how far above its values' exponent a tensor's scale may lie
 
@@ -136,17 +136,8 @@ class Audit(TorchDispatchMode):
 
     def _append(self, packet: Any, position: str, parameter: str, grid: str, macs: int) -> None:
         backward = self._tracker.is_bw
-        where = (self._products, self._module(backward), str(packet), backward)
+        where = (self._products, module_running(self._tracker, self._ran, backward), str(packet), backward)
         self.operands.append(Operand(*where, position, parameter, grid, macs))
-
-    def _module(self, backward: bool) -> str:
-        """The module whose forward is running; in the backward pass, the one that ran what is differentiated."""
-        if backward:
-            node = torch._C._current_autograd_node()
-            return self._ran.get(node._sequence_nr(), "?") if node is not None else "?"
-        name = max(self._tracker.parents, key=len).partition(".")[2]  # the names begin with the root's class
-        self._ran[torch.autograd._get_sequence_nr() - 1] = name
-        return name
 
 
 def _strided(values: Any) -> list[Tensor]:

@@ -20,7 +20,7 @@ from ..formats import Blocks
 from .attach_products import Multiplied
 from .audit import on_grid
 from .kinds import Convolution
-from .products import OPERANDS
+from .products import OPERANDS, module_running
 from .slots import PRODUCTS, Slot
 
 _aten = torch.ops.aten
@@ -75,7 +75,7 @@ class ProductsAudit(TorchDispatchMode):
         packet = func.overloadpacket
         if packet in OPERANDS:
             backward = self._tracker.is_bw
-            name = self._module(backward)
+            name = module_running(self._tracker, self._ran, backward)
             if name in self._rounding:
                 ways = self._convolution(name, packet, args) if "convolution" in str(packet) else None
                 self._record(name, packet, list(ways or self._matrices(name, packet, args, out, backward)))
@@ -137,15 +137,6 @@ class ProductsAudit(TorchDispatchMode):
                 tile = block is not None and len(block) == 2 and block[0] > 1
                 pair.append((slot, t if tile else t.movedim(0, -1)))
             yield pair[0], pair[1]
-
-    def _module(self, backward: bool) -> str:
-        """The module whose forward is running; in the backward pass, the one that ran what is differentiated."""
-        if backward:
-            node = torch._C._current_autograd_node()
-            return self._ran.get(node._sequence_nr(), "?") if node is not None else "?"
-        name = max(self._tracker.parents, key=len).partition(".")[2]  # the names begin with the root's class
-        self._ran[torch.autograd._get_sequence_nr() - 1] = name
-        return name
 
 
 def on_blocks(x: Tensor, format: Blocks) -> bool:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.utils.module_tracker import ModuleTracker
 
 _aten = torch.ops.aten
 # Positions of the operands of each product; the rest are biases and options.
@@ -24,6 +25,19 @@ _MOVES = {
 }  # fmt: skip
 # Kernels that hold products inside: what they multiply cannot be seen, so they are never on a grid.
 _FUSED = ("mkldnn_rnn", "_cudnn_rnn", "_thnn_fused", "_scaled_dot_product", "_flash_attention", "_native_multi_head")
+
+
+def module_running(tracker: ModuleTracker, ran: dict[int, str], backward: bool) -> str:
+    """The module whose forward is running; in the backward pass, the one that ran what is differentiated.
+
+    `ran` keeps, by autograd's sequence number, which module ran what.
+    """
+    if backward:
+        node = torch._C._current_autograd_node()
+        return ran.get(node._sequence_nr(), "?") if node is not None else "?"
+    name = max(tracker.parents, key=len).partition(".")[2]  # the names begin with the root's class
+    ran[torch.autograd._get_sequence_nr() - 1] = name
+    return name
 
 
 def hides_products(packet: Any) -> bool:

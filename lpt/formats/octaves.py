@@ -18,7 +18,7 @@ MAX_OCTAVES = 127  # octaves from 2**0 down to 2**-126, the smallest normal floa
 
 
 class Octaves(Format):
-    """Sign-magnitude levels given by valid bits per octave (FACTS of the paper's section on formats).
+    """Sign-magnitude levels given by valid bits per octave (the paper's section on formats).
 
     v valid bits, the hidden one included, in the octave [2**k, 2**(k+1)) are 2**(v-1) evenly spaced levels.
 
