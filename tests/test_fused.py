@@ -1,5 +1,8 @@
 """Compiled into one pass over memory or not: the same bits, in everything that training leaves behind."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -130,3 +133,15 @@ def test_what_torch_gives_up_runs_eagerly_and_says_so() -> None:
             assert once(torch.zeros(3))[0] == 1
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_model_with_kernels_can_be_copied_and_pickled() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    handle = lpt.attach_(model)
+    handle.mode.kernels = Library(ahead=False)
+    x = torch.randn(3, 4)
+    for _ in range(2):
+        model(x).sum().backward()
+        handle.step()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(handle)).model):
+        assert torch.equal(twin(x), model(x))

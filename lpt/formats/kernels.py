@@ -65,6 +65,10 @@ class Library:
             self._kernels[own] = Kernel(self, function, constants, fixed)
         return self._kernels[own]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of a model has a library of its own, over the same folder."""
+        return Library, (self.shelf.folder, self.wait, self.ahead)
+
     @property
     def why_not(self) -> str:
         """Why something is computed eagerly for good; "" if nothing is."""
@@ -139,6 +143,9 @@ class Kernel:
         self._known: dict[tuple[Any, ...], Run] = {}  # by the first argument's size and all dtypes: a short cut
         self._runs: dict[tuple[Any, ...], Run | None] = {}
         self._keys: dict[tuple[Any, ...], str] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kernel, (self.library, self.function, self.constants, self.fixed)
 
     def __call__(self, *args: Tensor | None) -> Any:
         """`function(*constants, *args)`; the first is a tensor, all are contiguous and on its device."""
