@@ -14,7 +14,7 @@ from .step import StepCallback
 
 
 class Progress(StepCallback):
-    """On a terminal a bar that moves with every step; elsewhere (a log file, a batch system) a line for each epoch."""
+    """A line for each epoch; on a terminal a bar below them that moves with every step."""
 
     def __init__(self, every: int) -> None:
         super().__init__(every)
@@ -36,11 +36,15 @@ class Progress(StepCallback):
             self._bar.set_postfix_str(self.text(trainer, task))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}/{task.total_steps}"
+        line = f"{place}: {self.text(trainer, task)}"
         if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)  # the bar moves down; the line stays
             self._bar.set_postfix_str(self.text(trainer, task))
-        elif trainer.is_global_zero:
-            place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}/{task.total_steps}"
-            print(f"{place}: {self.text(trainer, task)}", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def teardown(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
         if self._bar is not None:

@@ -24,7 +24,7 @@ from ..data.places import place
 from ..errors import UserError
 from ..tasks.task import Task
 from ..weights.closures import why_not
-from . import saved, summary
+from . import code, saved, summary
 from .build import build, flag, maker, numbers, told, whole
 from .folder import RunFolder, replace, run_name
 from .messages import missing
@@ -65,7 +65,12 @@ class Experiment:
         with told("optimizer or scheduler"):
             self.task.configure_optimizers()
         self.names = names(cfg, choices)
-        head = [*self.names.values(), f"seed{self.seed}"]
+        head = [
+            *self.names.values(),
+            f"seed{self.seed}",
+            *([str(cfg.variant)] if cfg.get("variant") is not None else []),
+        ]
+        self.own_code = code.own_code(self.config)
         self.folder = RunFolder(place(cfg.paths.outputs, "paths.outputs") / run_name(self.config, head))
         self.trainer = self.training.trainer(self.folder.path, self.callbacks(progress), self.loggers(), self.epochs)
         try_optimizer(self.task, self.trainer.strategy.root_device, self.training.gradient_clip_val)
@@ -112,6 +117,7 @@ class Experiment:
         self.folder.write_summary(
             status="running", **self.names, seed=self.seed, wandb_id=self.wandb_id, git_commit=summary.git_commit(),
             data_hash=self.task.fingerprint(), versions=summary.versions(), hardware=summary.hardware(),
+            own_code=self.own_code,
         )  # fmt: skip
         data, model = self.task.data, self.task.model
         size = sum(p.numel() for p in model.parameters())

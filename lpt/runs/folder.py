@@ -21,6 +21,11 @@ from ..errors import UserError
 # What may differ between two commands that mean the same run.
 NOT_THE_RUN = ("resume", "logger", "progress", "paths")
 NOT_THE_DATA = ("download", "cache")
+ANOTHER = (
+    "  seed=N        (or any other setting) makes a run of its own, in a folder of its own\n"
+    "  variant=WORD  makes a run of the same settings beside this one\n"
+    "To start it afresh, delete the folder."
+)
 LONGEST = 255  # bytes of a name, on all usual file systems; a run's name is ASCII
 
 
@@ -32,11 +37,15 @@ def replace(path: Path, text: str) -> None:
 
 
 def run_name(config: dict[str, Any], head: list[str]) -> str:
-    """`head` joined by dashes, then eight digits of a hash of the resolved `config` less `NOT_THE_RUN`.
+    """`head` and the `variant` joined by dashes, and eight digits of a hash of `config` less `NOT_THE_RUN`.
 
     A head that is too long for a file's name is cut.
     """
     decides = {key: value for key, value in config.items() if key not in NOT_THE_RUN}
+    if decides.get("variant") is None:
+        decides.pop("variant", None)
+    else:
+        head = [*head, str(config["variant"])]
     decides["data"] = {key: value for key, value in config["data"].items() if key not in NOT_THE_DATA}
     text = json.dumps(decides, sort_keys=True, default=str)
     readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part).strip("_") for part in head)
@@ -96,16 +105,14 @@ class RunFolder:
         """Take the folder; returns "new", "continue" or "finished".
 
         Raises:
-            UserError: it belongs to an earlier run and `resume` is off, or another process is at work in it.
+            UserError: it holds a run that is not finished and `resume` is off, or another process is at work in it.
         """
         status = self.summary().get("status")
-        if status and not resume:
+        if status and status != "finished" and not resume:
             state = "not finished; at work, or killed" if status == "running" else status
             raise UserError(
                 f"{self.path} already holds this very run ({state}); nothing was overwritten.\n"
-                "  resume=true   continues it, or prints its table if it is finished\n"
-                "  seed=N        (or any other setting) makes a run of its own, in a folder of its own\n"
-                "To start it afresh, delete the folder."
+                f"  resume=true   continues it\n{ANOTHER}"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()

@@ -18,9 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import SweepFailed, UserError
 from ..execution.heap import keep_freed_memory
+from . import code
+from .folder import ANOTHER
 from .messages import CONF, readable, top_level
 from .terminal import say, show_anything
 
+FINISHED = "this run is finished; nothing was trained or overwritten"
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
 Work = Callable[[DictConfig, dict[str, str]], Any]
 
@@ -109,6 +112,8 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     experiment = Experiment(cfg, choices)
     keep_freed_memory(cfg.memory == "plain")
     folder = experiment.folder
+    before = folder.summary()
+    compare_code(before, experiment)
     try:
         state = folder.open(experiment.resume)
     except OSError as error:
@@ -119,7 +124,9 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     if experiment.resume and experiment.leads:
         point = "its last checkpoint" if folder.last else "the start: it had saved nothing yet"
         told_state = {"new": "nothing to continue: this run is new", "continue": f"continuing from {point}"}
-        print(told_state.get(state, "this run is finished"), file=sys.stderr)
+        print(told_state.get(state, FINISHED), file=sys.stderr)
+    elif state == "finished" and experiment.leads:
+        print(f"{FINISHED}:\n{ANOTHER}", file=sys.stderr)
     try:
         if state != "finished":
             experiment.fit()
@@ -135,3 +142,24 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
 
         say(f"\n{table(summary, folder.path)}")
     return summary
+
+
+def compare_code(before: dict[str, Any], experiment: Any) -> None:
+    """Say what of the code is not what it was when the run began, as its summary.json tells.
+
+    Raises:
+        UserError: it is the user's own, and `resume` is off.
+    """
+    from .summary import git_commit
+
+    if before.get("own_code") is not None and (odd := code.changed(before["own_code"], experiment.own_code)):
+        what = f"your own code is not what it was when {experiment.folder.path} was made: {', '.join(odd)}"
+        if not experiment.resume:
+            raise UserError(
+                f"{what}.\n  variant=WORD  makes a run with the new code beside that one, which stays\n"
+                "  resume=true   continues it, or prints its table, all the same"
+            )
+        if experiment.leads:
+            print(f"note: {what}; variant=WORD makes a run with the new code beside it", file=sys.stderr)
+    if experiment.leads and before.get("git_commit") and before["git_commit"] != (now := git_commit()):
+        print(f"note: this run was begun with commit {before['git_commit']}, the code is at {now}", file=sys.stderr)

@@ -16,11 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils import _pytree as pytree
 
 from ..data.places import place
+from ..errors import UserError
 from ..report.ranking import LABELLED, draw
 from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve
 from ..tasks.task import Task
-from . import summary
+from . import code, summary
 from .build import build, flag, told, whole
 from .experiment import quiet
 from .folder import RunFolder, replace, run_name
@@ -67,6 +68,12 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     folder = SearchFolder(outputs / run_name(config, ["search", *names.values(), config["method"]]))
     run_id = (folder.summary().get("wandb_id") if resume else None) or uuid.uuid4().hex[:12]
     logger = build("logger", cfg.logger, folder=folder.path, config=config, run_id=run_id)  # tells what it lacks
+    known, own = folder.summary().get("own_code"), code.own_code(config)
+    if resume and known is not None and (odd := code.changed(known, own)):
+        raise UserError(
+            f"your own code is not what it was when {folder.path} was measured: {', '.join(odd)}.\n"
+            "  variant=WORD  makes a search with the new code beside that one\n  resume=false  measures it afresh"
+        )
     try:
         with told("paths.outputs"):
             state = folder.open(resume)
@@ -87,7 +94,7 @@ def _measure(
     title: str, progress: bool, run_id: str, logger: Any, price: Price, costs: str,
 ) -> None:  # fmt: skip
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
-    _begun(cfg, folder, file, title, run_id)
+    _begun(cfg, folder, file, title, run_id, code.own_code(config))
     task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
     batches = take(task, config["batches"])
     print(f"{title}, weights of {file}; {len(formats)} formats, {len(batches)} batches of {task.batch_size}",
@@ -124,11 +131,11 @@ def _measure(
     folder.write_summary(status="finished", **results, wall_seconds=round(seconds, 1))
 
 
-def _begun(cfg: DictConfig, folder: SearchFolder, file: Path, title: str, run_id: str) -> None:
+def _begun(cfg: DictConfig, folder: SearchFolder, file: Path, title: str, run_id: str, own: str) -> None:
     """Put into the folder what is known before anything is measured."""
     replace(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
     folder.write_summary(
-        status="running", title=title, command=_command(), checkpoint=str(file), wandb_id=run_id,
+        status="running", title=title, command=_command(), checkpoint=str(file), wandb_id=run_id, own_code=own,
         git_commit=summary.git_commit(), versions=summary.versions(), hardware=summary.hardware(),
     )  # fmt: skip
 

@@ -69,14 +69,16 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the code, "+" and a hash of the changes behind it if files were changed; None if there is none."""
-    here = Path(__file__).parent
+    """The commit of the code, "+" and a hash of what differs from it, new files included; None if there is none."""
+    here = Path(__file__).parents[2]
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         changes = git("diff", "HEAD", "--", ":/*.py", ":/*.yaml")
+        new = git("ls-files", "--others", "--exclude-standard", "-z", "--", ":/*.py", ":/*.yaml").split("\0")
+        changes += "".join(f"{name}\n{(here / name).read_text(errors='replace')}" for name in new if name)
         return git("rev-parse", "HEAD") + (f"+{zlib.crc32(changes.encode()):08x}" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return None
