@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import runpy
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import run_folder, summary, train
+from running import ROOT, checkpoint, run_folder, summary, train
 
 from lpt.runs.code import changed, own_code
+from lpt.runs.messages import CONF
 
 SCHEME = """
 import lpt
@@ -37,6 +40,18 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     for name in [name for name in sys.modules if name.startswith("own_")]:
         del sys.modules[name]
+
+
+def search(*arguments: str) -> int:
+    """`python scripts/search_formats.py ...`, in this process."""
+    from lpt.runs.run import main
+    from lpt.runs.searching import rank
+
+    before, sys.argv = sys.argv, [str(ROOT / "scripts" / "search_formats.py"), *arguments]
+    try:
+        return main("search", rank)
+    finally:
+        sys.argv = before
 
 
 def forget() -> None:
@@ -77,3 +92,56 @@ def test_an_edited_scheme_makes_no_old_result_a_new_one(
     assert train(out, *command, "variant=minus") == 0
     names = sorted(path.name for path in out.iterdir())
     assert len(names) == 2 and first in names and any("-minus-" in name for name in names)
+
+
+THIRDS = (
+    "value:\n  _target_: lpt.formats.Table\n  name: thirds\n  values: [-1, -0.6667, -0.3333, 0, 0.3333, 0.6667, 1]\n"
+)
+HALF = "scheme:\n  _target_: own_scheme.Half\n  format: ${weights.format}\nformat: int4\nwidth: null\n"
+
+
+@pytest.fixture
+def conf(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ with a format and a scheme of one's own, which the commands take for conf/."""
+    folder = tmp_path / "conf"
+    shutil.copytree(CONF, folder)
+    (folder / "format" / "thirds.yaml").write_text(THIRDS)
+    (folder / "weights" / "half.yaml").write_text(HALF)
+    for module in ("messages", "named", "run", "evaluation"):
+        monkeypatch.setattr(f"lpt.runs.{module}.CONF", folder)
+    return folder
+
+
+def test_a_format_and_a_scheme_work_by_name_everywhere(
+    conf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    few = ("trainer.max_steps=4", "data.train_limit=32")
+    assert train(out, "format=thirds", "format.error=fp152", "weights=half", "weights.format=thirds", *few) == 0
+    run, found = run_folder(out), summary(out)
+    assert run.name.startswith("resnet8-digits-thirds_fp152_thirds-half-seed0-")
+    assert (found["format"], found["weights"]) == ("thirds+fp152+thirds", "half")
+    saved = (run / "config.yaml").read_text()
+    assert "lpt.formats.Table" in saved  # what it was then, whatever the yaml says later
+    weights = checkpoint(out)["callbacks"]["Quantization"]["weights"]
+    assert "thirds" in str(weights["made"])
+    (conf / "format" / "thirds.yaml").write_text(THIRDS.replace("0.6667", "0.5"))
+    assert train(out, "format=thirds", "format.error=fp152", "weights=half", "weights.format=thirds", *few) == 0
+    assert len(list(out.iterdir())) == 2  # another grid is another run
+    capfd.readouterr()
+    evaluate = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"]
+    assert (
+        evaluate([str(run), "format=thirds", "weights=custom", "weights.scheme=nearest", "weights.format=thirds"]) == 0
+    )
+    assert train(tmp_path / "b", "weights=half", "weights.format=int8", *few, "+weights.scheme.x=1") == 2
+    assert "unexpected keyword" in capfd.readouterr().err
+
+
+def test_a_search_ranks_a_format_of_ones_own(conf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    few = ("model.width=8", "data.train_limit=64", "trainer.max_steps=4", "trainer.accelerator=cpu")
+    few += ("logger.mode=disabled", "progress=false", "batches=2", "layers=0")
+    assert search(f"paths.outputs={out}", *few, "formats=[thirds,fp134]") == 0
+    assert "thirds" in capfd.readouterr().out
+    assert search(f"paths.outputs={out}", *few, "formats=[thirds,no_such]") == 2
+    assert "no_such" in capfd.readouterr().err

@@ -18,6 +18,7 @@ from . import saved
 from .build import build, told, whole
 from .experiment import make_quantization, make_task, quiet
 from .messages import CONF
+from .named import spell_out
 
 CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
 GROUPS = ("format", "products", "weights")
@@ -93,7 +94,7 @@ def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     OmegaConf.set_struct(cfg, True)
     for override, _ in parsed:
         OmegaConf.update(cfg, override.key_or_group, override.value())
-    return cfg
+    return spell_out(cfg)
 
 
 def take_scales(flow: Flow, state: dict[str, Any], task: Task) -> None:

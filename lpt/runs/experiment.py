@@ -28,6 +28,7 @@ from . import code, saved, summary
 from .build import build, flag, maker, numbers, told, whole
 from .folder import RunFolder, replace, run_name
 from .messages import missing
+from .named import shown
 from .training import Training
 
 
@@ -237,14 +238,11 @@ def make_quantization(cfg: DictConfig) -> Quantization:
 def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
     """What people call the model, data, format and weights of a run."""
 
-    def spelt(value: Any) -> str:
-        return value if isinstance(value, str) else "_".join(map(str, value))
-
-    kinds = [spelt(cfg.format[kind]) for kind in ("activation", "error", "gradient")]
+    kinds = [shown(cfg.format[kind]) for kind in ("activation", "error", "gradient")]
     weights = choices["weights"]
     if weights == "custom":
         parts = [cfg.weights.scheme, cfg.weights.format, cfg.weights.width]
-        weights = "_".join(spelt(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
+        weights = "_".join(shown(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
     products = {} if choices.get("products", "none") == "none" else {"products": choices["products"]}
     return {
         "model": str(cfg.model.get("name") or choices["model"]),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .named import spelt_out
 
 # What may differ between two commands that mean the same run.
 NOT_THE_RUN = ("resume", "logger", "progress", "paths")
@@ -41,7 +42,7 @@ def run_name(config: dict[str, Any], head: list[str]) -> str:
 
     A head that is too long for a file's name is cut.
     """
-    decides = {key: value for key, value in config.items() if key not in NOT_THE_RUN}
+    decides = {key: value for key, value in spelt_out(config).items() if key not in NOT_THE_RUN}
     if decides.get("variant") is None:
         decides.pop("variant", None)
     else:

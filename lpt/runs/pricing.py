@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.places import place
 from ..errors import UserError
-from ..formats import Format
+from ..formats import Format, get
 from ..hardware.accumulators import Accumulator
 from ..hardware.synthesis import Workshop
 from ..hardware.unit import Unit
@@ -32,13 +32,13 @@ def pricing(config: dict[str, Any]) -> tuple[Price, str]:
     if kind == "model":
         if accumulator != "exact" or config["library"] is not None:
             raise UserError("the model knows the exact accumulator alone, and no library: give cost=synthesis as well")
-        return cost, MODEL
+        return modelled, MODEL
     Accumulator.read(accumulator)
     workshop = Workshop(place(config["paths"]["outputs"], "paths.outputs") / "synthesis", config["library"])
     done = itertools.count(1)
 
     def price(format: Format) -> Priced | None:
-        if format.bits > 8:
+        if format.bits > 8 or not _has_name(format):
             return None  # no unit is made for it
         unit = Unit.read(format.name, accumulator)
         number = next(done)
@@ -49,3 +49,19 @@ def pricing(config: dict[str, Any]) -> tuple[Price, str]:
         return Gates(workshop.costs(unit)["gates"])
 
     return price, f"syntheses ({workshop.tool}, library {workshop.library.hash}) with the accumulator {accumulator}"
+
+
+def modelled(format: Format) -> Priced | None:
+    """The model's cost; None for a format of one's own whose values cannot be listed."""
+    try:
+        return cost(format)
+    except ValueError:
+        return None
+
+
+def _has_name(format: Format) -> bool:
+    """Whether its name stands for it, as it does for all but formats of one's own."""
+    try:
+        return get(format.name) == format
+    except ValueError:
+        return False

@@ -21,6 +21,7 @@ from ..execution.heap import keep_freed_memory
 from . import code
 from .folder import ANOTHER
 from .messages import CONF, readable, top_level
+from .named import spell_out
 from .terminal import say, show_anything
 
 FINISHED = "this run is finished; nothing was trained or overwritten"
@@ -74,7 +75,7 @@ def job(cfg: DictConfig, work: Work) -> int:
         hydra_cfg = HydraConfig.get()
         if hydra_cfg.mode == RunMode.MULTIRUN and isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
             raise UserError("a sweep (-m) cannot start jobs on several devices: start each of them by itself")
-        work(cfg, dict(hydra_cfg.runtime.choices))
+        work(spell_out(cfg), dict(hydra_cfg.runtime.choices))
     except Stopped:
         again = "" if cfg.resume is True else " with resume=true"
         print(f"stopped; the same command{again} goes on from here", file=sys.stderr)

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ..data.places import place
 from ..errors import UserError
+from ..formats import Format
 from ..report.ranking import LABELLED, draw
 from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve
@@ -25,6 +26,7 @@ from . import code, summary
 from .build import build, flag, told, whole
 from .experiment import quiet
 from .folder import RunFolder, replace, run_name
+from .named import built, stands_for
 from .pricing import Price, pricing
 from .terminal import say
 from .trained import trained
@@ -56,7 +58,9 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     with told("search"):
         check(*(config[key] for key in ("batches", "method", "by", "activation", "top", "confidence", "layers")))
-        formats = [format.name for format in resolve(config["formats"])]
+        if isinstance(config["formats"], list):
+            config["formats"] = [stands_for(spec) for spec in config["formats"]]
+        formats = resolve([built(spec) for spec in config["formats"]])
         price, costs = pricing(config)
     if config["batch_size"] is not None:
         whole("batch_size", config["batch_size"], 1)
@@ -90,7 +94,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
 
 
 def _measure(
-    cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[str], folder: SearchFolder, file: Path,
+    cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[Format], folder: SearchFolder, file: Path,
     title: str, progress: bool, run_id: str, logger: Any, price: Price, costs: str,
 ) -> None:  # fmt: skip
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too

@@ -124,14 +124,22 @@ def scheme(spec: str | Scheme, format: FormatSpec | None = None, width: float | 
 
     Args:
         spec: a format with nothing, `_hyst` or `_sr` behind it: "int8", "log4_hyst", "fp134_sr". Or, when `format`
-            is given, "nearest", "stochastic" or "hysteresis". Or a Scheme, which is returned.
+            is given, "nearest", "stochastic" or "hysteresis". Or a Scheme, which is returned; `format` must be its own.
         format: as `lpt.formats.get` takes it.
         width: of hysteresis only; 1 if not given.
 
     Raises:
-        ValueError: the scheme or the format is unknown, or a width is given to a scheme without one.
+        ValueError: the scheme or the format is unknown, a width is given to a scheme without one, or another format
+            than its own to a Scheme.
     """
     if not isinstance(spec, str):
+        if format is not None and formats.get(format) != spec.format:
+            raise ValueError(
+                f"{type(spec).__name__} rounds to {spec.format.name}, and format={format!r} is another: give the "
+                "scheme that format, in a yaml by `format: ${weights.format}` under its _target_"
+            )
+        if width is not None:
+            raise ValueError(f"width={width} belongs to hysteresis; give {type(spec).__name__} its own arguments")
         return spec
     if format is None:
         suffix = next((s for s in _SUFFIX if spec.endswith(s)), "")
