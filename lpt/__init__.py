@@ -12,11 +12,13 @@ A package is a floor, and imports go down only: `formats`; `weights`, `dataflow`
 
 import importlib
 import sys
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from . import formats, indicators, weights
-from .dataflow import DataFlow, Flow, Products, Slot, attach_, attach_products_, ops
-from .weights import QuantizedWeights, attach_weights_
+if TYPE_CHECKING:
+    from . import formats, indicators, weights
+    from .dataflow import DataFlow, Flow, Products, Slot, attach_, attach_products_, ops
+    from .weights import QuantizedWeights, attach_weights_
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,12 +38,33 @@ __all__ = [
     "weights",
 ]
 
-sys.modules[f"{__name__}.ops"] = ops  # so that `from lpt.ops import Add` works, too
-# What is loaded when it is first asked for. The last two are names that configurations give as `_target_`.
-_LATER = {"models": "models", "search": "search", "loggers": "callbacks.loggers", "training": "runs.training"}
+# Where each name is; loaded when it is first asked for, so that what only reads the files of runs need not load torch.
+# `loggers` and `training` are names that configurations give as `_target_`.
+_FROM = {name: "dataflow" for name in ("DataFlow", "Flow", "Products", "Slot", "attach_", "attach_products_")}
+_FROM |= {name: "weights" for name in ("QuantizedWeights", "attach_weights_")}
+_MODULES = {name: name for name in ("formats", "indicators", "models", "search", "weights")}
+_MODULES |= {"ops": "dataflow.ops", "loggers": "callbacks.loggers", "training": "runs.training"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return importlib.import_module(f".{_LATER[name]}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        found: Any = importlib.import_module(f".{_MODULES[name]}", __name__)
+    elif name in _FROM:
+        found = getattr(importlib.import_module(f".{_FROM[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+class _Ops(ModuleType):
+    """`lpt.ops` until it is used, so that `from lpt.ops import Add` works, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what importing asks of a module
+            raise AttributeError(name)
+        sys.modules[self.__name__] = found = importlib.import_module(".dataflow.ops", __package__)
+        return getattr(found, name)
+
+
+sys.modules[f"{__name__}.ops"] = _Ops(f"{__name__}.ops")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..search import Ranking
-from ..search.ranking import MODEL
 from .drawing import draw as draw_figure
 from .figure import Axis, Figure, Series
+
+if TYPE_CHECKING:
+    from ..search import Ranking
 
 LABELLED = ("fp134", "fp143", "fp152", "int8")
 ANGLES = {"error": "error E quantized", "activation": "activation A quantized", "both": "E and A quantized"}
@@ -28,7 +29,7 @@ def draw(ranking: Ranking, folder: Path, title: str) -> list[Path]:
     return [path for figure in made for path in draw_figure(figure, folder) if path.suffix == ".png"]
 
 
-def figures(records: Sequence[dict[str, Any]], kinds: Sequence[str], costs: str = MODEL) -> list[Figure]:
+def figures(records: Sequence[dict[str, Any]], kinds: Sequence[str], costs: str) -> list[Figure]:
     """Of rows as `Row.record` gives them, whose costs are what `costs` says.
 
     If there is more than one kind of angle, one of them is to be chosen.

@@ -13,6 +13,9 @@ import yaml
 
 from ..errors import UserError
 
+# The same language, read seven times as fast where libyaml is there.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 # What may differ between runs of a row: the seed, what starts from it, and what decides nothing.
 FREE = ("seed", "init_from", "resume", "logger", "progress", "paths")
 PERCENT = ("val/accuracy", "val/map50")
@@ -75,7 +78,7 @@ def read(folder: Path) -> Result:
     except (OSError, ValueError):
         summary = None
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader)
     except (OSError, ValueError, yaml.YAMLError):
         config = None
     result = Result(folder, *(entries if isinstance(entries, dict) else {} for entries in (summary, config)))

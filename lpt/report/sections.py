@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..search.ranking import MODEL
 from .figure import Figure
 from .ranking import figures as ranking_figures
 
@@ -108,6 +107,8 @@ def _table(entries: Any) -> Table:
 
 
 def _search(folder: Path) -> Section:
+    from ..search.ranking import MODEL  # loads torch, which the other sections do without
+
     with (folder / RANKING).open(newline="", encoding="utf-8") as file:
         records: list[dict[str, Any]] = list(csv.DictReader(file))
     for record in records:

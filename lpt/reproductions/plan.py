@@ -6,6 +6,7 @@ combination is one run, and its settings alone decide its folder. So two names t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -17,7 +18,10 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..errors import UserError
 from ..runs.experiment import names
@@ -173,6 +177,7 @@ class Plan:
         return found + [self._searching(run, outputs, places or {}) for run in found if self.search and run.seed == 0]
 
     def _trainings(self, outputs: Path, given: list[str], places: dict[str, str]) -> Iterator[Run]:
+        folders = Folders()
         conditions = [dict(zip(self.vary, keys, strict=True)) for keys in itertools.product(*self.vary.values())]
         for model, condition, seed in itertools.product(self.models, conditions, range(self.seeds)):
             started: dict[str, Path] = {}
@@ -183,7 +188,7 @@ class Plan:
                 overrides += [o for key, value in condition.items() for o in self.vary[key][value].split()]
                 overrides += [*text.split(), f"seed={seed}", *QUIET, *given]
                 overrides += [as_override("init_from", started[origin])] if origin else []
-                folder = outputs / "runs" / folder_name(overrides)
+                folder = outputs / "runs" / folders.name(overrides)
                 started[arm] = folder
                 overrides.append(as_override("paths.outputs", folder.parent))
                 yield Run(
@@ -222,11 +227,37 @@ def sizes_of(name: str) -> list[str]:
     return list(yaml.safe_load((CONF / "reproduce" / f"{name}.yaml").read_text(encoding="utf-8"))["sizes"])
 
 
-def folder_name(overrides: Sequence[str]) -> str:
-    """The name of the folder that `python train.py OVERRIDES` would make; within `initialize_config_dir`."""
-    cfg = compose("config", list(overrides), return_hydra_config=True)
-    choices = {key: str(value) for key, value in cfg.hydra.runtime.choices.items()}
-    with open_dict(cfg):
-        del cfg["hydra"]
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return run_name(config, [*names(cfg, choices).values(), f"seed{config['seed']}"])
+class Folders:
+    """The names of the folders that `python train.py OVERRIDES` would make; within `initialize_config_dir`.
+
+    Composing files takes Hydra a quarter of a second, so it is done once for each choice of files; keys are set on a
+    copy, as Hydra itself sets them, after its files.
+    """
+
+    def __init__(self) -> None:
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
+
+    def name(self, overrides: Sequence[str]) -> str:
+        """The name, without the folder that it lies in."""
+        read = OverridesParser.create().parse_overrides(list(overrides))
+        chosen = [o for o in read if not self._is_a_key(o)]
+        cfg, choices = self._of_files(tuple(str(o.input_line) for o in chosen))
+        ConfigLoaderImpl._apply_overrides_to_config([o for o in read if self._is_a_key(o)], cfg)
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        return run_name(config, [*names(cfg, choices).values(), f"seed{config['seed']}"])
+
+    @staticmethod
+    def _is_a_key(override: Override) -> bool:
+        """Whether it sets a key, and does not choose or take away a file."""
+        plain = not override.is_sweep_override() and not override.is_hydra_override() and not override.package
+        return plain and not override.is_delete() and not (CONF / override.key_or_group).is_dir()
+
+    def _of_files(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+        if chosen not in self._composed:
+            cfg = compose("config", list(chosen), return_hydra_config=True)
+            choices = {key: str(value) for key, value in cfg.hydra.runtime.choices.items()}
+            with open_dict(cfg):
+                del cfg["hydra"]
+            self._composed[chosen] = cfg, choices
+        cfg, choices = self._composed[chosen]
+        return copy.deepcopy(cfg), choices
