@@ -169,9 +169,10 @@ class QuantizedWeights(Holding):
         active = {id(w) for w in self._active}
         for w in self._members.weights:
             w.before_load.clear()
-            w.follow() if id(w) in active else w.settle(closely=False)
             if id(w) in active:
-                w.watch(self.calls < _WATCHED)
+                w.watch(w.follow(), self.calls < _WATCHED)
+            else:
+                w.settle(closely=False)
         self.swapped, self.stepping = True, optimizer
         try:
             if optimizer is not None:
@@ -207,7 +208,6 @@ class QuantizedWeights(Holding):
             flips = [w.next(self.kernels, self._key(w, "quantized") if stochastic else None) for w in active]
             torch._foreach_add_([w.flips for w in active], flips)
             for w in active:
-                w.wrote()
                 w.seen += w.master.numel()
 
     @torch.no_grad()

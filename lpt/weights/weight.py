@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..formats.kernels import Library
 from .dtypes import holds, master_dtype, several_processes, short
 from .step import Plan, Seen, step, step_rows
-from .written import written
+from .written import unchanged, written
 
 
 class Weight:
@@ -38,6 +38,8 @@ class Weight:
         self._inside = False  # whether the parameter holds the master
         self._watched = False  # whether a write into the quantized weight meanwhile would be seen
         self._grad: Tensor | None = None
+        self._kernel_of: Library | None = None  # whose kernel it is that makes the next value
+        self._kernel: Any = None
         self.before_load: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         self.begin()
 
@@ -64,12 +66,15 @@ class Weight:
 
     # -- what others have done ----------------------------------------------------------------------------------------
 
-    def follow(self) -> None:
+    def follow(self) -> bool:
         """Take over what has been done to the parameter: its device, dtype and memory format, and its values.
 
         Element by element: a value that is still the one we wrote keeps its master, any other is its own new master.
         So clamping, renormalizing or pruning costs no precision where it changes nothing. What may have been written
         with the value that it had, `written` decides; on other devices than the CPU only if torch noticed the write.
+
+        Returns:
+            Whether it is known that nothing was written.
 
         Raises:
             ValueError: the parameter has another shape now.
@@ -77,13 +82,14 @@ class Weight:
         p = self._at_rest()
         self._fit(p)
         self.quantized = p
-        if p.device.type == "cpu" and torch.equal(p, self.written):
-            return
+        if p.is_cpu and unchanged(p, self.written):
+            return True
         # On other devices no answer is waited for if torch knows of no write, so the masters are written in any case.
         noticed = p.device.type == "cpu" or self._mark != (p._version, p.data_ptr())
         now, before, master = (self.channels.view(w) for w in (p, self.written, self.master))
         new = written(now, before, master, self.scale, self.channels, self.plan) if noticed else now != before
         master.copy_(torch.where(new, now.to(master.dtype), master))
+        return False
 
     def settle(self, closely: bool = True) -> None:
         """`follow`, and put the values that others wrote, and those whose scale they moved, on the grid to nearest.
@@ -108,6 +114,10 @@ class Weight:
         """Keep what the parameter holds now as what we wrote."""
         p = self.param.detach()
         self.written.copy_(p)
+        self._mark_now()
+
+    def _mark_now(self) -> None:
+        p = self.param.detach()
         self._mark = (p._version, p.data_ptr())
 
     def loaded(self) -> None:
@@ -174,15 +184,18 @@ class Weight:
             p.grad = None
             p.grad = self._grad.to(self.master.dtype)
 
-    def watch(self, closely: bool) -> None:
-        """Before the masters go in: remember the quantized weight, if that costs no waiting (or `closely`)."""
-        p = self.param.detach()
-        self._watched = p.device.type == "cpu" or (closely and not p.is_meta)
-        self._watched = self._watched and torch.equal(p, self.written)
+    def watch(self, same: bool, closely: bool) -> None:
+        """Before the masters go in: remember the quantized weight, if that costs no waiting (or `closely`).
+
+        Args:
+            same: what `follow` said.
+        """
+        p = self.param
+        self._watched = same or (closely and not p.is_cpu and not p.is_meta and unchanged(p, self.written))
 
     def put_back(self) -> bool:
         """After a watched step: whether it wrote into the quantized weight instead of the master. That is undone."""
-        moved = self._watched and not torch.equal(self.quantized, self.written)
+        moved = self._watched and not unchanged(self.quantized, self.written)
         if moved:
             self.quantized.copy_(self.written)
         return moved
@@ -205,13 +218,18 @@ class Weight:
 
     def next(self, kernels: Library | None, key: Tensor | None) -> Tensor:
         """Write the next quantized weight over the last one; level flips and regrid flips, int64 [2]."""
-        master, quantized, channels = self.master, self.quantized, self.channels
-        rows = (channels.memory(master), channels.memory(quantized)) if kernels is not None else (None, None)
-        if kernels is not None and rows[0] is not None and rows[1] is not None:
-            scales = [None if s is None else s.view(len(rows[0]), 1) for s in (self.scale, self.upcoming)]
-            return kernels.kernel(step_rows, self.plan)(*rows, *scales, key)
-        views = channels.view(master), channels.view(quantized)
-        return step(self.plan, channels, *views, self.scale, self.upcoming, key)
+        three = self.master, self.quantized, self.written
+        rows = [] if kernels is None else [self.channels.memory(t) for t in three]
+        if kernels is not None and all(r is not None for r in rows):
+            scales = [None if s is None else s.view(-1, 1) for s in (self.scale, self.upcoming)]
+            if kernels is not self._kernel_of:
+                self._kernel_of, self._kernel = kernels, kernels.kernel(step_rows, self.plan)
+            flips: Tensor = self._kernel(*rows, *scales, key)
+        else:
+            views = [self.channels.view(t) for t in three]
+            flips = step(self.plan, self.channels, *views, self.scale, self.upcoming, key)
+        self._mark_now()
+        return flips
 
     def rounded(self, values: Tensor) -> Tensor:
         """These values on the grid of their own largest magnitudes, to nearest."""

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 from torch import Tensor
 
 from .step import Plan, Seen
+
+_compare = None if sys.platform == "win32" else ctypes.CDLL(None).memcmp  # the C library's
+if _compare is not None:
+    _compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def unchanged(now: Tensor, before: Tensor) -> bool:
+    """Whether a weight holds the values that it held. (On a CPU nans, too, are the same if their bytes are.)
+
+    Every weight is asked twice a step, and `torch.equal` alone takes up to eight times as long.
+    """
+    if _compare is not None and now.is_cpu and now.dtype == before.dtype and now.shape == before.shape:
+        dense = now.is_contiguous() or now.is_contiguous(memory_format=torch.channels_last)
+        if dense and now.stride() == before.stride():
+            nbytes = now.numel() * now.element_size()
+            if _compare(now.data_ptr(), before.data_ptr(), nbytes) == 0:
+                return True
+    return torch.equal(now, before)
 
 
 def written(now: Tensor, before: Tensor, master: Tensor, scale: Tensor, channels: Seen, plan: Plan) -> Tensor:
