@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .base import Format, Stochastic
+from .block_options import changed
 from .block_scales import SCALES, BlockScale
 from .names import NAMED, FormatSpec, misplaced, nearest, per_tensor
-from .scaling import Scale
-from .tiles import Tiles, amax_within
+from .scaling import Scale, to_scale_0
+from .tiles import Contents, Tiles
+
+ROW = 2**31 - 1  # as the size of a block: all there is along the dimension
 
 
 class Blocks(Format):
@@ -28,17 +32,25 @@ class Blocks(Format):
     Args:
         element: a format with values, as `lpt.formats.get` takes it: `ocp_e2m1`, `fp134`, `int8`, `log4`, a list, a
             Table. Ties and saturation are its own.
-        block: elements along the dimension that is asked for, a shorter rest at its end; or (rows, columns), a tile,
-            whose columns lie along that dimension and rows along the one before it (of a matrix, the other one).
+        block: elements along the dimension that is asked for, a shorter rest at its end; "row", all of them; or (rows,
+            columns), a tile, whose columns lie along that dimension and rows along the one before it (of a matrix, the
+            other one).
         scale: "e8m0", a power of two; "e4m3" or "ue5m3", a small float under an FP32 factor of the whole tensor;
             "fp32", a real number (`block_scales`).
         rule: how a scale is found. Of e8m0: "floor" (the default), "even", "ceil", "rceil": where a block's largest
             value moves up an octave, see `Format.carry`. Of fp32: "amax" (the default), or "pow2", the power of two
-            that does not saturate. Of the small floats: "amax".
+            that does not saturate. Of both: "rms" or "std", a block's root mean square or standard deviation times
+            `spread`. Of the small floats: "amax"; of e4m3 "four_six", too: amax or 1.5 amax, whichever rounds the
+            block with less squared error ("four_six_mae": less absolute error).
         room: octaves left empty above a block's largest value; of e8m0 only.
+        spread: see rules "rms" and "std", which need it: what is put at the element's largest value.
+        factor: what every scale is multiplied with; of e8m0 only.
         min_scale: the smallest block scale, of a small float; by default 0 for e4m3 (torchao: 2**-6), and 2**-17,
             which is its smallest number, for ue5m3.
         tensor_scale: False sets the tensor's factor to 1; of the small floats only.
+        target: what the largest of a tensor's block scales comes to, before it is rounded; of the small floats only.
+        headroom: a block's amax is put at 1 / headroom of the element's largest value; of the small floats only.
+        outer: elements along the dimension that share an FP32 factor, in place of the tensor; of the small floats only.
 
     Attributes:
         name: what `lpt.formats.get` understands, unless the element is a format of one's own.
@@ -54,21 +66,22 @@ class Blocks(Format):
     def __init__(
         self,
         element: FormatSpec,
-        block: int | Sequence[int],
+        block: int | str | Sequence[int],
         scale: str = "e8m0",
         rule: str | None = None,
-        room: int = 0,
-        min_scale: float | None = None,
-        tensor_scale: bool = True,
+        **options: Any,
     ) -> None:
         _check_choice("scale", scale, SCALES)
         kind = SCALES[scale]
         self.element, self.block = _element(element), _shape(block)
         self.scale, self.rule = scale, kind.rules[0] if rule is None else rule
         _check_choice(f"the rule of {scale} scales", self.rule, kind.rules)
-        options = _changed(scale, {"room": room, "min_scale": min_scale, "tensor_scale": tensor_scale})
-        self._scales: BlockScale = kind.build(self.element, rule=self.rule, **options)
+        options = changed(scale, self.rule, self.block, options)
         self.name = _name(self, options)
+        self.local = "outer" not in options  # a block's scale depends on no neighbours, but on the tensor at most
+        if "outer" in options:
+            options["outer"] //= self.block[-1]
+        self._scales: BlockScale = kind.build(self.element, rule=self.rule, **options)
         self.bits = self.element.bits + self._scales.bits / math.prod(self.block)
         self.top_exponent = self.element.top_exponent
         self._levels = self.element._levels
@@ -97,7 +110,7 @@ class Blocks(Format):
 
     def round_tiles(self, x: Tensor, inner: Sequence[int], stochastic: Stochastic = None) -> Tensor:
         """`round`, of whole blocks that lie over the dimensions `inner`."""
-        scale = self._scales.applied(*self._scales.of(amax_within(x, inner)))
+        scale = self._scales.applied(*self._scales.of(Contents(x, inner)))
         return self.element.round(x, scale, stochastic)
 
     def floor(self, x: Tensor, dim: int = -1, *, scale: Tensor | None = None) -> Tensor:  # type: ignore[override]
@@ -117,6 +130,11 @@ class Blocks(Format):
         tiles, above = Tiles(x, self.block, dim), Tiles(up, self.block, dim)
         return tiles.merged(self.element.directed(tiles.x, above.x, self._applied(tiles, scale)))
 
+    def at_scale_0(self, x: Tensor, dim: int = -1) -> Tensor:
+        """x / scale of its block, float32 or float64: what the element format is asked to round."""
+        tiles = Tiles(x if x.dtype == torch.float64 else x.float(), self.block, dim)
+        return tiles.merged(to_scale_0(tiles.x, self._applied(tiles, None)))
+
     # -- scales -----------------------------------------------------------------------------------------------
 
     def scales(self, x: Tensor, dim: int = -1) -> Tensor:
@@ -127,7 +145,7 @@ class Blocks(Format):
         q * scales[0] / scales[1].
         """
         tiles = Tiles(x, self.block, dim)
-        return tiles.joined(self._scales.of(tiles.amax()))
+        return tiles.joined(self._scales.of(tiles.contents()))
 
     def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0, rule: str = "") -> Tensor:
         """`scales(x)`: blocks along the last dimension, whatever `channel_dim`, by the format's own room and rule."""
@@ -148,7 +166,7 @@ class Blocks(Format):
         return tiles.merged(tiles.spread(each).expand_as(tiles.x))
 
     def _applied(self, tiles: Tiles, scale: Tensor | None) -> Scale:
-        parts = self._scales.of(tiles.amax()) if scale is None else tiles.parted(scale, self._scales.parts)
+        parts = self._scales.of(tiles.contents()) if scale is None else tiles.parted(scale, self._scales.parts)
         return self._scales.applied(*map(tiles.spread, parts))
 
     def scale_for(self, exponent: Tensor) -> Tensor:
@@ -162,7 +180,7 @@ class Blocks(Format):
     def encode(self, x: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """`round(x, dim)` as the element format's codes, uint8 in the shape of x, and the blocks' `scales`."""
         tiles = Tiles(x, self.block, dim)
-        parts = self._scales.of(tiles.amax())
+        parts = self._scales.of(tiles.contents())
         scale = self._scales.applied(*map(tiles.spread, parts))
         return tiles.merged(self.element.encode(tiles.x, scale)), tiles.joined(parts)
 
@@ -194,34 +212,22 @@ def _element(spec: FormatSpec) -> Format:
     return element
 
 
-def _shape(block: int | Sequence[int]) -> tuple[int, ...]:
+def _shape(block: int | str | Sequence[int]) -> tuple[int, ...]:
+    if block == "row":
+        return (ROW,)
     sizes = tuple(block) if isinstance(block, Sequence) and not isinstance(block, str) else (block,)
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
     if not whole or len(sizes) not in (1, 2):
-        raise ValueError(f"block={block!r} is neither a number of elements, such as 32, nor a tile, such as [48, 48]")
+        raise ValueError(
+            f"block={block!r} is neither a number of elements, such as 32, nor row, nor a tile, such as [48, 48]"
+        )
     return sizes  # type: ignore[return-value]
-
-
-def _changed(scale: str, options: dict[str, object]) -> dict[str, object]:
-    """The options that are not as usual, which must be those of this kind of scale."""
-    usual = {"room": 0, "min_scale": None, "tensor_scale": True}
-    changed = {key: value for key, value in options.items() if value != usual[key]}
-    for key, value in changed.items():
-        if key not in SCALES[scale].options:
-            raise ValueError(f"{key}={value} is no option of {scale} scales; leave it out")
-    room, least = options["room"], options["min_scale"]
-    if not isinstance(room, int) or isinstance(room, bool) or abs(room) > 127:
-        raise ValueError(f"room={room!r}: give octaves of headroom, a whole number")
-    if least is not None and not (isinstance(least, (int, float)) and 0 <= least < math.inf):
-        raise ValueError(f"min_scale={least!r}: give the smallest scale of a block, 0 or more")
-    if not isinstance(options["tensor_scale"], bool):
-        raise ValueError(f"tensor_scale={options['tensor_scale']!r} is neither true nor false")
-    return changed
 
 
 def _name(blocks: Blocks, changed: dict[str, object]) -> str:
     """ "element/block/scale/rule", for example "fp134/48x48/e8m0/ceil", and options; or what is in NAMED."""
-    parts = [blocks.element.name, "x".join(map(str, blocks.block)), blocks.scale, blocks.rule]
+    shape = "row" if blocks.block == (ROW,) else "x".join(map(str, blocks.block))
+    parts = [blocks.element.name, shape, blocks.scale, blocks.rule]
     parts += [f"{key}={value}" for key, value in changed.items()]
     name = "/".join(parts)
     return next((short for short, spelt in NAMED.items() if spelt == name), name)

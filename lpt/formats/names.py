@@ -7,6 +7,7 @@ from functools import cache
 
 from .base import Format
 from .identity import Float32
+from .midrise import MidRise
 from .octaves import MAX_OCTAVES, Octaves
 from .posits import Posit
 
@@ -55,7 +56,8 @@ def per_tensor(spec: FormatSpec) -> Format:
 
     Args:
         spec: `fp1xy`, `int2`..`int8`, `int2_full`..`int8_full`, `log2`..`log4`, `posit8_0`..`posit8_2`,
-            `fixed8_F` (8-bit two's complement with F fraction bits, at no other scale), `ocp_e4m3`, `ocp_e5m2`,
+            `fixed8_F` (8-bit two's complement with F fraction bits, at no other scale), `mid2`..`mid7` (without zero,
+            `MidRise`), `ocp_e4m3`, `ocp_e5m2`,
             `ocp_e3m2`, `ocp_e2m3`, `ocp_e2m1`, `ieee_e5m2`, `ieee_e4m3`, `ieee_e3m4`, `bf16`, `fp16`, `fp169`,
             `fp32`; a list of valid bits per octave, largest octave first, or such a list in a string, where
             `7x5` stands for seven times 5 ("7x5,4,3,2,1" is fp134); or a Format, which is returned.
@@ -86,6 +88,8 @@ def _by_name(name: str) -> Format:
     if name in _WIDE:
         valid, top = _WIDE[name]
         return Octaves(name, valid, top, scaled=False)
+    if match := re.fullmatch(r"mid([2-7])", name):
+        return MidRise(int(match[1]))
     if match := re.fullmatch(r"posit8_([012])", name):
         return Posit(8, int(match[1]))
     if match := re.fullmatch(r"fixed8_([0-7])", name):
@@ -147,12 +151,12 @@ def _names() -> list[str]:
 
 def _unknown(name: str) -> str:
     others = [f"int{b}_full" for b in range(2, 9)] + [f"posit8_{es}" for es in range(3)]
-    others += [f"fixed8_{f}" for f in range(8)] + [*_NATURAL, *_WIDE, "fp32"]
+    others += [f"fixed8_{f}" for f in range(8)] + [f"mid{b}" for b in range(2, 8)] + [*_NATURAL, *_WIDE, "fp32"]
     near = nearest(name, [*_names(), *others, *NAMED])
     return (
         f"unknown format {name!r}{near}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
-        "int2..int8, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, ocp_{e4m3,e5m2,e3m2,"
-        "e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid bits such as "
+        "int2..int8, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, mid2..mid7, "
+        "ocp_{e4m3,e5m2,e3m2,e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid bits such as "
         "[5,5,4,4,3,2,1], or a block format: mx{fp8_e4m3,fp8_e5m2,fp6_e3m2,fp6_e2m3,fp4,int8} with nothing, _rceil, "
         "_even or _ceil behind it, nvfp4, bm8_a, bm8_e, or element/block/scale/rule such as fp134/32/e8m0/floor"
     )

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from .base import Format
+from .block_options import USUAL
 from .blocks import Blocks
 from .names import NAMED, FormatSpec, per_tensor
 
@@ -20,7 +21,7 @@ def get(spec: FormatSpec | Mapping[str, Any]) -> Format:
             `mxint8` (floor rule), with `_rceil`, `_even` or `_ceil` behind them another rule; `nvfp4`; `bm8_a`,
             `bm8_e`; "element/block", "element/block/scale" or "element/block/scale/rule", such as "fp134/32" and
             "ocp_e4m3/1x128/fp32/pow2", and options behind them ("/min_scale=0.015625"); or a mapping of what `Blocks`
-            takes.
+            takes. "row" for a block is all of a row.
 
     Raises:
         ValueError: anything else; the message names the nearest match.
@@ -65,7 +66,7 @@ def _value(text: str) -> Any:
 
 def _blocks(given: Mapping[str, Any]) -> Blocks:
     names = {str(key): value for key, value in given.items()}
-    valid = ("element", "block", "scale", "rule", "room", "min_scale", "tensor_scale")
+    valid = ("element", "block", "scale", "rule", *USUAL)
     if set(names) - set(valid) or not {"element", "block"} <= set(names):
         raise ValueError(
             f"a block format has an element, a block and any of {', '.join(valid[2:])}, got {', '.join(names)}; write "

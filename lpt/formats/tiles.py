@@ -61,7 +61,13 @@ class Tiles:
 
     def amax(self) -> Tensor:
         """The largest finite magnitude of each block, the inner dimensions kept at 1; float32 or float64."""
-        return amax_within(self.x if self.full else self._tiled(self.flat), self.inner)
+        return self.contents().amax
+
+    def contents(self) -> Contents:
+        """What the blocks hold."""
+        if self.full:
+            return Contents(self.x, self.inner)
+        return Contents(self._tiled(self.flat), self.inner, self._tiled(torch.ones_like(self.flat)))
 
     def spread(self, part: Tensor) -> Tensor:
         """A part in the shape of `amax`, or of one element, so that it broadcasts against `x`."""
@@ -101,6 +107,33 @@ class Tiles:
                 x = pad(x, [0, 0] * (x.ndim - 1 - d) + [0, rest])
             x = x.unflatten(d, (x.shape[d] // size, size))
         return x
+
+
+class Contents:
+    """Blocks of one tensor, from which their scales are found.
+
+    Args:
+        x: the tensor, tiled; shorter blocks are filled up with zeros.
+        inner: its dimensions that lie within blocks.
+        real: 1 where x has an element, 0 where a block was filled up; None: all blocks are whole.
+
+    Attributes:
+        amax: the largest finite |x| of each block, the inner dimensions kept at 1; float32 or float64.
+    """
+
+    def __init__(self, x: Tensor, inner: Sequence[int], real: Tensor | None = None) -> None:
+        self.x, self.inner, self._real = x.detach(), tuple(inner), real
+        self.amax = amax_within(self.x, self.inner)
+
+    def mean(self, power: int) -> Tensor:
+        """The mean of x**power over each block's own elements, those that are not finite as zeros; shaped as `amax`."""
+        if self.x.numel() == 0:
+            return torch.zeros_like(self.amax)
+        x = self.x if self.x.dtype == torch.float64 else self.x.float()
+        x = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+        if self._real is None:
+            return (x**power).mean(self.inner, keepdim=True)
+        return (x**power).sum(self.inner, keepdim=True) / self._real.to(x.dtype).sum(self.inner, keepdim=True)
 
 
 def amax_within(x: Tensor, inner: Sequence[int]) -> Tensor:
