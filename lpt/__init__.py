@@ -40,8 +40,8 @@ __all__ = [
 
 # Where each name is; loaded when it is first asked for, so that what only reads the files of runs need not load torch.
 # `loggers` and `training` are names that configurations give as `_target_`.
-_FROM = {name: "dataflow" for name in ("DataFlow", "Flow", "Products", "Slot", "attach_", "attach_products_")}
-_FROM |= {name: "weights" for name in ("QuantizedWeights", "attach_weights_")}
+_FROM = dict.fromkeys(("DataFlow", "Flow", "Products", "Slot", "attach_", "attach_products_"), "dataflow")
+_FROM |= dict.fromkeys(("QuantizedWeights", "attach_weights_"), "weights")
 _MODULES = {name: name for name in ("formats", "indicators", "models", "search", "weights")}
 _MODULES |= {"ops": "dataflow.ops", "loggers": "callbacks.loggers", "training": "runs.training"}
 

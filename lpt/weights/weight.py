@@ -226,8 +226,8 @@ class Weight:
                 self._kernel_of, self._kernel = kernels, kernels.kernel(step_rows, self.plan)
             flips: Tensor = self._kernel(*rows, *scales, key)
         else:
-            views = [self.channels.view(t) for t in three]
-            flips = step(self.plan, self.channels, *views, self.scale, self.upcoming, key)
+            master, quantized, written = (self.channels.view(t) for t in three)
+            flips = step(self.plan, self.channels, master, quantized, written, self.scale, self.upcoming, key)
         self._mark_now()
         return flips
 
