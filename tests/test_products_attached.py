@@ -162,7 +162,7 @@ def test_what_is_refused() -> None:
     refused("unknown|nearest", x="mxpf4")
     refused(r"block=.0. is neither", x="fp134/0")
     refused("rounding='even' is not one of", x={"format": "mxfp4", "rounding": "even"})
-    refused("x has a format and any of rounding, source, transform, got fmt", x={"fmt": "mxfp4"})
+    refused("x has a format and any of rounding, source, transform, gradient, got fmt", x={"fmt": "mxfp4"})
     refused("dgrad_e is an error, which no forward product uses", dgrad_e={"format": "mxfp4", "source": "q"})
     refused("x is what the forward product uses", x={"format": "mxfp4", "source": "q"})
     refused("has no effect on fp32", x={"format": "fp32", "rounding": "stochastic"})

@@ -95,6 +95,8 @@ class Quantization(pl.Callback):
         self._hook = optimizer.register_step_post_hook(lambda optimizer, *_: self.weights.update(optimizer))
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+        if self.products is not None:
+            self.products.advance(trainer.global_step / task.total_steps)
         if self.compile is True and not self._compiled and self.flow.started:
             if trainer.is_global_zero:
                 print("compiling the model: this step takes a minute or more, later ones do not", file=sys.stderr)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +55,15 @@ class Multiplied:
             self.rounding[name] = Multiplying(module, model, product, self.switches)
         for multiplying in self.rounding.values():
             multiplying.module.__dict__["forward"] = multiplying
+        self._full: frozenset[str] = frozenset()
+
+    def advance(self, done: float) -> None:
+        """Be where `Products.phases` are when `done`, a share from 0 to 1, of a run is done."""
+        full = frozenset(p for phase in self.products.phases if phase["start"] <= done for p in phase["full"])
+        if full != self._full:
+            self._full = full
+            for multiplying in self.rounding.values():
+                multiplying.product.leave(full)
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -119,16 +129,34 @@ class Multiplied:
                 raise ValueError(f"{key} {glob!r} matches no {what} of the model; there are {', '.join(found)}")
 
     def _leave(self, found: Mapping[str, tuple[nn.Module, Kind]]) -> None:
-        for name, (module, _) in found.items():
+        for name, (module, kind) in found.items():
             if any(fnmatch.fnmatchcase(name, glob) for glob in self.products.skip):
                 self.left_out[name] = "skip"
+            elif type(kind).__name__.lower() not in self.products.kinds:
+                self.left_out[name] = f"a {type(kind).__name__.lower()}, by choice of kinds"
             elif _own_forward(module):
                 self.left_out[name] = "has a forward of its own"
         weighted = [name for name, (module, _) in found.items() if getattr(module, "weight", None) is not None]
         last = [*getattr(self.model, "last_products", weighted[-1:])]
-        for names, kept, why in ((weighted[:1], self.products.first, "first"), (last, self.products.last, "last")):
-            for name in names if not kept else ():
+        first = self.products.first
+        kept = any(isinstance(m, nn.Embedding) for m in self._before(weighted)) if first == "unembedded" else first
+        for names, stays, why in ((weighted[:1], kept, "first"), (last, self.products.last, "last")):
+            for name in names if not stays else ():
                 self.left_out.setdefault(name, f"the {why} product, by choice")
+        rest = [name for name in weighted if name not in self.left_out]
+        for names, share, why in (
+            (rest, self.products.skip_first, "first"),
+            (rest[::-1], self.products.skip_last, "last"),
+        ):
+            count = math.ceil(share * len(rest)) if share < 1 else int(share)
+            for name in names[:count]:
+                self.left_out[name] = f"one of the {why} {count}, by choice"
+
+    def _before(self, weighted: Sequence[str]) -> Iterator[nn.Module]:
+        for name, module in self.model.named_modules():
+            if weighted[:1] == [name]:
+                return
+            yield module
 
     def _refuse_hidden(self) -> None:
         skip = self.products.skip
@@ -206,7 +234,8 @@ def _check(name: str, module: nn.Module, kind: Kind, slots: Mapping[str, Slot]) 
         return
     sums = kind.arranged("w", weight).shape
     for product, features in (("forward", sums[-1]), ("dgrad", sums[-2])):
-        sizes = [s.transform.size for n in PRODUCTS[product] if (s := slots.get(n)) and s.transform]  # type: ignore
+        turns = [s.turn for n in PRODUCTS[product] if (s := slots.get(n)) and s.turn and s.turn.over == "sum"]
+        sizes = [turn.fitting(features) for turn in turns]
         if sizes and features % sizes[0]:
             group = " of a group" if isinstance(kind, Convolution) else ""
             raise ValueError(

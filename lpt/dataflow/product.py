@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..formats.eden import round_eden
+from ..formats.scaling import to_scale_0
+from .estimators import passes
 from .kinds import Kind
-from .slots import PRODUCTS, SLOTS, Products, Slot, transform_of
+from .slots import PRODUCTS, SLOTS, Hadamard, Products, Slot, transform_of
 from .transforms import left_over, random_signs, transformed, undone
 
 _OF = {name: product for product, pair in PRODUCTS.items() for name in pair}  # slot -> its product
 _FIRST = {pair[0] for pair in PRODUCTS.values()}  # what is left over of a transform is taken out of this operand
+_BACK = {"x": "dgrad_w", "w": "wgrad_x"}  # operand -> what its gradient is made of, besides an error
 _USES = (*SLOTS, *PRODUCTS)  # of random bits: of each slot, and of each product's signs
 _KEY_BITS = 61
 _NARROW = (torch.bfloat16, torch.float16)
@@ -37,23 +41,27 @@ class Product:
     """
 
     def __init__(self, name: str, kind: Kind, slots: Mapping[str, Slot], products: Products, rank: int) -> None:
-        self.kind, self.slots = kind, dict(slots)
+        self.kind, self._all = kind, dict(slots)
         self.rule, self.room = products.scale_rule, products.room
-        self.transforms = {product: transform_of(product, slots) for product in PRODUCTS}
-        fresh = any(t is not None and t.signs == "fresh" for t in self.transforms.values())
+        self.leave()
+        fresh = any(slot.turn is not None and slot.turn.signs == "fresh" for slot in slots.values())
         self.keys: Tensor | None = None
         self.calls = torch.tensor(0)
-        if fresh or any(slot.rounding == "stochastic" for slot in slots.values()):
+        if fresh or any(slot.random for slot in slots.values()):
             ranks = {use: 0 if use in PRODUCTS or use in ("w", "dgrad_w") else rank for use in _USES}
             draws = [random.Random(f"{products.seed}/{name}/{use}/{ranks[use]}") for use in _USES]
             self.keys = torch.tensor([draw.getrandbits(_KEY_BITS) for draw in draws])
-        self._fixed = {
-            t.size: random_signs(t.size, torch.tensor(random.Random(f"{products.seed}/signs").getrandbits(_KEY_BITS)))
-            for t in self.transforms.values()
-            if t is not None and t.signs == "fixed"
-        }
+        key = torch.tensor(random.Random(f"{products.seed}/signs").getrandbits(_KEY_BITS))
+        turns = {slot.turn for slot in slots.values() if slot.turn is not None}
+        self._given = {t: torch.tensor(t.signs).float() for t in turns if not isinstance(t.signs, str)}
+        self._given |= {t: random_signs(t.size, key) for t in turns if t.signs == "fixed"}
+
+    def leave(self, full: Collection[str] = ()) -> None:
+        """Leave the products `full`, of forward, dgrad and wgrad, in full precision, and these alone."""
+        self.slots = {name: slot for name, slot in self._all.items() if _OF[name] not in full}
+        self.transforms = {product: transform_of(product, self.slots) for product in PRODUCTS}
         pairs = {"dgrad_w": "w", "wgrad_x": "x", "wgrad_e": "dgrad_e"}
-        self._wide = {name for name, slot in slots.items() if slot.rounds and not _fits_bfloat16(slot.grid)}
+        self._wide = {name for name, slot in self.slots.items() if slot.rounds and not _fits_bfloat16(slot.grid)}
         self.shared = {b: a for b, a in pairs.items() if self._asks(a) == self._asks(b) is not None}
 
     def next_keys(self, device: torch.device, advance: bool) -> Tensor | None:
@@ -72,38 +80,104 @@ class Product:
         t = t.detach()  # torch multiplies batches in another way where a gradient is asked for
         if transform is None and (slot is None or not slot.rounds):
             return t
-        letter = name[-1]
-        narrow = t.dtype in _NARROW and (transform is not None or name in self._wide)
-        y = kind.arranged(letter, t.float() if narrow else t)
-        if transform is not None:
-            y = transformed(y, kind.dims[name], transform.size, self._signs(name, keys, t.device))
-        if slot is not None and slot.rounds:
-            key = keys[_USES.index(name)] if keys is not None and slot.rounding == "stochastic" else None
+        y, size = self._turned(kind, name, t, keys)
+        if slot is not None and slot.rounding == "eden":
+            assert keys is not None
+            y = round_eden(slot.grid, y, self._dim(name), size, keys[_USES.index(name)])  # type: ignore[arg-type]
+        elif slot is not None and slot.rounds:
+            key = keys[_USES.index(name)] if keys is not None and slot.random else None
             y = self._rounded(slot, y, self._dim(name), key)
         if transform is not None and name in _FIRST:
-            y = y / left_over(transform.size)
-        return kind.restored(letter, y, t)
+            y = y / left_over(size)
+        return kind.restored(name[-1], y, t)
+
+    def passing(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> Tensor | None:
+        """Where a gradient passes back to operand "x" or "w" of the forward product: bool, in t's shape; None: all."""
+        slot = self.slots.get(name)
+        if slot is None or slot.gradient == "straight":
+            return None
+        y, _ = self._turned(kind, name, t.detach(), keys)
+        own: Any = slot.grid if slot.grid.block is None else slot.grid.element  # type: ignore[attr-defined]
+        return kind.restored(name, passes(slot.gradient, own, self._at_scale_0(slot, y, self._dim(name))), t)
+
+    def returned(self, kind: Kind, name: str, g: Tensor, passing: Tensor | None, keys: Tensor | None) -> Tensor:
+        """The gradient of operand "x" or "w", of what a backward product made; in g's shape."""
+        over = self._over_tokens() if name == "x" else None
+        turned = self.slots[back].source == "turned" if (back := _BACK[name]) in self.slots else False
+        transform = self.transforms["forward"] if turned or passing is not None else None
+        if over is None and transform is None and passing is None:
+            return g
+        y = kind.arranged(name, g)
+        if over is not None:
+            dim = kind.dims["wgrad_x"]
+            size = over.fitting(y.shape[dim])
+            y = undone(y, dim, size, self._signs("dgrad_e", keys, g.device))
+        if transform is not None:
+            dim = kind.dims[name]
+            size = transform.fitting(y.shape[dim])
+            signs = self._signs(name, keys, g.device)
+            if not turned:
+                y = transformed(y, dim, size, signs)
+            elif name == "w":  # x had been divided by it
+                y = y * left_over(size)
+        if passing is not None:
+            y = torch.where(kind.arranged(name, passing), y, 0.0)
+        if transform is not None:
+            y = undone(y, dim, size, signs)
+        return kind.restored(name, y, g)
 
     def used(self, kind: Kind, name: str, q: Tensor, keys: Tensor | None) -> Tensor:
         """What the forward product used of operand "x" or "w", its transform undone."""
         transform = self.transforms["forward"]
         if transform is None:
             return q
-        y = kind.arranged(name, q)
-        y = y * left_over(transform.size) if name in _FIRST else y
-        return kind.restored(name, undone(y, kind.dims[name], transform.size, self._signs(name, keys, q.device)), q)
+        y, dim = kind.arranged(name, q), kind.dims[name]
+        size = transform.fitting(y.shape[dim])
+        y = y * left_over(size) if name in _FIRST else y
+        signs = self._signs(name, keys, q.device)
+        return kind.restored(name, undone(y, dim, size, signs), q)
 
     def kept(self, kind: Kind, name: str, t: Tensor, q: Tensor, keys: Tensor | None) -> Tensor:
         """What the backward slot `name` needs of an operand t, of which the forward product used q."""
         if name in self.shared:
             return q
         slot = self.slots.get(name)
+        if slot is not None and slot.source == "turned":
+            return q
         return self.used(kind, name[-1], q, keys) if slot is not None and slot.source == "q" else t
 
     def width(self, product: str, dtype: torch.dtype) -> torch.dtype:
         """What to multiply in where the result is to be `dtype`: float32 where that does not hold an operand's grid."""
         exact = dtype not in _NARROW or (dtype == torch.bfloat16 and not self._wide & {*PRODUCTS[product]})
         return dtype if exact or not {*PRODUCTS[product]} & self.slots.keys() else torch.float32
+
+    def _turned(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> tuple[Tensor, int]:
+        """t as it is rounded: arranged, and transformed if asked to, by a transform of the size that is returned."""
+        transform = self.transforms[_OF[name]]
+        narrow = t.dtype in _NARROW and (transform is not None or name in self._wide)
+        y, size = kind.arranged(name[-1], t.float() if narrow else t), 1
+        if name == "dgrad_e" and (over := self._over_tokens()) is not None:
+            dim = kind.dims["wgrad_e"]
+            size = over.fitting(y.shape[dim])
+            y = transformed(y, dim, size, self._signs(name, keys, t.device))
+        if transform is not None:
+            dim = kind.dims[name]
+            size = transform.fitting(y.shape[dim])
+            y = transformed(y, dim, size, self._signs(name, keys, t.device))
+        return y, size
+
+    def _over_tokens(self) -> Hadamard | None:
+        slot = self.slots.get("dgrad_e")
+        return slot.turn if slot is not None and slot.turn is not None and slot.turn.over == "tokens" else None
+
+    def _at_scale_0(self, slot: Slot, y: Tensor, dim: int) -> Tensor:
+        """y / scale, as `_rounded` finds it."""
+        grid: Any = slot.grid
+        if grid.block is None:
+            return to_scale_0(y, grid.scale_of(y, room=self.room, rule=self.rule) if grid.scaled else 0)
+        if _tile(slot) and dim == -2:
+            return grid.at_scale_0(y.transpose(-2, -1), -1).transpose(-2, -1)
+        return grid.at_scale_0(y, dim)
 
     def _rounded(self, slot: Slot, y: Tensor, dim: int, key: Tensor | None) -> Tensor:
         grid: Any = slot.grid
@@ -125,20 +199,22 @@ class Product:
     def _asks(self, name: str) -> tuple[Any, ...] | None:
         """All that a rounded tensor depends on, besides what it is made from; None where nothing is asked for."""
         slot, transform = self.slots.get(name), self.transforms[_OF[name]]
-        if slot is None or not slot.rounds or slot.source == "q":
+        if slot is None or not slot.rounds or slot.source != "hp" or slot.rounding == "eden":
             return None
         turned = None
         if transform is not None:
             one = _OF[name] if transform.signs == "fresh" else ""
             turned = (transform, self.kind.dims[name], one, name in _FIRST)
-        return slot.grid, slot.rounding, self._dim(name), turned
+        over = self._over_tokens() if name == "dgrad_e" else None
+        return slot.grid, slot.rounding, self._dim(name), turned, over
 
     def _signs(self, name: str, keys: Tensor | None, device: torch.device) -> Tensor | None:
-        transform = self.transforms[_OF[name]]
+        """Of the transform of the product of slot `name`, or of an operand's alone."""
+        transform = self.transforms[_OF[name]] or self._over_tokens()
         if transform is None or transform.signs == "none":
             return None
-        if transform.signs == "fixed":
-            return self._fixed[transform.size].to(device)
+        if transform.signs != "fresh":
+            return self._given[transform].to(device)
         assert keys is not None
         return random_signs(transform.size, keys[_USES.index(_OF[name])])
 
@@ -176,6 +252,8 @@ class Multiply(torch.autograd.Function):
             product.kept(kind, "dgrad_w", w, qw, keys) if needs_x else None,
             product.kept(kind, "wgrad_x", x, qx, keys) if needs_w else None,
             keys,
+            product.passing(kind, "x", x, keys) if needs_x else None,
+            product.passing(kind, "w", w, keys) if needs_w else None,
         )
         ctx.product, ctx.kind = product, kind
         ctx.x, ctx.w = (x.shape, x.dtype), (w.shape, w.dtype)
@@ -193,7 +271,7 @@ class Multiply(torch.autograd.Function):
                 "out by skip=, or use the handle's off()"
             )
         product, kind = ctx.product, ctx.kind
-        w, x, keys = ctx.saved_tensors
+        w, x, keys, passing_x, passing_w = ctx.saved_tensors
         needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
         one = "wgrad_e" in product.shared
         dx = dw = db = None
@@ -203,12 +281,14 @@ class Multiply(torch.autograd.Function):
         if needs_x:
             w = w if "dgrad_w" in product.shared else product.operand(kind, "dgrad_w", w, keys)
             wide = product.width("dgrad", e.dtype)
-            dx = kind.dgrad(ed.to(wide), w.to(wide), ctx.x[0]).to(ctx.x[1])
+            dx = kind.dgrad(ed.to(wide), w.to(wide), ctx.x[0])
+            dx = product.returned(kind, "x", dx, passing_x, keys).to(ctx.x[1])
         if needs_w:
             eg = ed if one else product.operand(kind, "wgrad_e", e, keys)
             x = x if "wgrad_x" in product.shared else product.operand(kind, "wgrad_x", x, keys)
             wide = product.width("wgrad", e.dtype)
-            dw = kind.wgrad(eg.to(wide), x.to(wide), ctx.w[0]).to(ctx.w[1])
+            dw = kind.wgrad(eg.to(wide), x.to(wide), ctx.w[0])
+            dw = product.returned(kind, "w", dw, passing_w, keys).to(ctx.w[1])
         if needs_bias:
             db = kind.bias_grad(e).to(ctx.bias)
         return dx, dw, db, None, None, None, None

@@ -14,34 +14,14 @@ from typing import Any
 
 from .. import formats
 from ..formats import Format
+from ..formats.eden import check_eden
 from ..formats.scaling import RULES
+from .turns import Hadamard, choice, hadamard
 
 PRODUCTS = {"forward": ("x", "w"), "dgrad": ("dgrad_e", "dgrad_w"), "wgrad": ("wgrad_e", "wgrad_x")}
 SLOTS = tuple(slot for pair in PRODUCTS.values() for slot in pair)
-SIZES = (16, 32, 64, 128)
+KINDS = ("linear", "convolution", "matmul")
 FormatSpec = str | Sequence[int] | Mapping[str, Any] | Format
-
-
-@dataclass(frozen=True)
-class Hadamard:
-    """A Hadamard matrix, in Sylvester's order, along the contraction of both operands of a product.
-
-    Args:
-        size: 16, 32, 64 or 128; it must divide what is summed over.
-        signs: "none"; "fixed", one vector of random signs for all products and all time, multiplied in before;
-            "fresh", another one for every product and pass, the same on all ranks.
-    """
-
-    size: int = 16
-    signs: str = "fixed"
-
-    def __post_init__(self) -> None:
-        if self.size not in SIZES or isinstance(self.size, bool):
-            raise ValueError(f"a Hadamard transform of size {self.size!r}: give one of {', '.join(map(str, SIZES))}")
-        _choice("signs", self.signs, "none", "fixed", "fresh")
-
-    def __str__(self) -> str:
-        return f"H{self.size}" + ("" if self.signs == "none" else f" {self.signs}")
 
 
 @dataclass(frozen=True)
@@ -50,11 +30,15 @@ class Slot:
 
     Args:
         format: as `lpt.formats.get` takes it; "fp32" does not round. Blocks run along what the product sums over.
-        rounding: "nearest" or "stochastic".
+        rounding: "nearest" or "stochastic"; or "eden", to nearest with stochastic scales that make up for it, a factor
+            for as many elements as the transform has (`lpt.formats.eden`).
         source: "hp", the unrounded tensor; "q", what the forward product used, rounded once more (of dgrad_w and
-            wgrad_x; with format "fp32": just what the forward product used).
+            wgrad_x; with format "fp32": just what the forward product used); "turned", the same without turning the
+            forward product's transform back first: the gradient is turned back instead.
         transform: None, or what `Hadamard` takes: a size, a mapping, or a Hadamard. It is applied to both operands of
             the product, and cancels out in it.
+        gradient: of x and w, what passes back to them: "straight", all of it; "clip", where |x / scale| is below the
+            format's largest value; "trust", where rounding moved it by half a step of the grid at most.
 
     Raises:
         ValueError: an unknown format or choice, or one without effect.
@@ -64,18 +48,33 @@ class Slot:
     rounding: str = "nearest"
     source: str = "hp"
     transform: Hadamard | Mapping[str, Any] | int | None = None
+    gradient: str = "straight"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "format", formats.get(self.format))  # type: ignore[arg-type]
-        object.__setattr__(self, "transform", _transform(self.transform))
-        _choice("rounding", self.rounding, "nearest", "stochastic")
-        _choice("source", self.source, "hp", "q")
-        if self.rounding == "stochastic" and not self.rounds:
-            raise ValueError("rounding=stochastic has no effect on fp32, which does not round: leave it out")
+        object.__setattr__(self, "transform", hadamard(self.transform))
+        choice("rounding", self.rounding, "nearest", "stochastic", "eden")
+        choice("source", self.source, "hp", "q", "turned")
+        choice("gradient", self.gradient, "straight", "clip", "trust")
+        for key, usual in (("rounding", "nearest"), ("gradient", "straight")):
+            if (got := getattr(self, key)) != usual and not self.rounds:
+                raise ValueError(f"{key}={got} has no effect on fp32, which does not round: leave it out")
+        if self.rounding == "eden":
+            check_eden(self.grid)
 
     @property
     def rounds(self) -> bool:
         return self.grid.name != "fp32"
+
+    @property
+    def turn(self) -> Hadamard | None:
+        """`transform`, which `__post_init__` has read."""
+        return self.transform  # type: ignore[return-value]
+
+    @property
+    def random(self) -> bool:
+        """Whether it takes random bits."""
+        return self.rounding != "nearest"
 
     @property
     def grid(self) -> Format:
@@ -83,8 +82,9 @@ class Slot:
         return self.format  # type: ignore[return-value]
 
     def __str__(self) -> str:
-        parts = [self.grid.name, *(["stochastic"] if self.rounding == "stochastic" else [])]
-        parts += [f"of {self.source}"] if self.source == "q" else []
+        parts = [self.grid.name, *([self.rounding] if self.random else [])]
+        parts += [f"of {self.source}"] if self.source != "hp" else []
+        parts += [self.gradient] if self.gradient != "straight" else []
         return " ".join([*parts, *([str(self.transform)] if self.transform else [])])
 
 
@@ -122,8 +122,14 @@ class Products:
         rules: mappings with a `pattern` (a glob of module names) and any slots: what matches has these instead; later
             rules win.
         skip: globs of modules to leave in full precision.
+        kinds: which kinds of product are rounded: "linear", "convolution", "matmul"; all, unless given.
         first, last: False leaves the first, or the last, product with a weight in full precision: by the model's
-            `last_products` if it names them, or else in the order of its modules.
+            `last_products` if it names them, or else in the order of its modules. first="unembedded" leaves the first
+            one out only where no embedding comes before it, which then is the first layer.
+        skip_first, skip_last: how many more products with a weight are left in full precision at either end, in the
+            order of the modules; below 1, as a share of them, rounded up.
+        phases: mappings of `start`, a share of the run, and `full`, a list of products ("forward", "dgrad", "wgrad")
+            that are in full precision from then on; `Multiplied.advance` is told how far a run is.
         scale_rule, room: of formats with one scale a tensor, which is found from each tensor: when a largest value
             counts to the octave above (`lpt.formats.Format.carry`), and octaves of headroom.
         seed: of stochastic rounding and of signs.
@@ -142,8 +148,12 @@ class Products:
     wgrad_x: SlotSpec = None
     rules: Sequence[Mapping[str, Any]] = ()
     skip: Sequence[str] = ()
-    first: bool = True
+    kinds: Sequence[str] = KINDS
+    first: bool | str = True
     last: bool = True
+    skip_first: float = 0
+    skip_last: float = 0
+    phases: Sequence[Mapping[str, Any]] = ()
     scale_rule: str = "floor"
     room: int = 0
     seed: int = 0
@@ -153,15 +163,27 @@ class Products:
         object.__setattr__(self, "accumulate", _accumulate(self.accumulate))
         for name in SLOTS:
             object.__setattr__(self, name, _slot(name, getattr(self, name)))
-        for key in ("rules", "skip"):
+        for key in ("rules", "skip", "kinds", "phases"):
             value = getattr(self, key)
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise ValueError(f"{key}={value!r} is not a list")
         object.__setattr__(self, "rules", tuple(_rule(rule) for rule in self.rules))
+        object.__setattr__(self, "phases", tuple(_phase(phase) for phase in self.phases))
+        for kind in self.kinds:
+            choice("kinds", kind, *KINDS)
         for key in ("first", "last"):
-            if not isinstance(getattr(self, key), bool):
-                raise ValueError(f"{key}={getattr(self, key)!r}: give true, or false to leave it in full precision")
-        _choice("scale_rule", self.scale_rule, *RULES)
+            if not isinstance(value := getattr(self, key), bool) and (key, value) != ("first", "unembedded"):
+                raise ValueError(f"{key}={value!r}: give true, or false to leave it in full precision")
+        for key in ("skip_first", "skip_last"):
+            value = getattr(self, key)
+            if (
+                not isinstance(value, (int, float))
+                or isinstance(value, bool)
+                or value < 0
+                or (value > 1) > (value % 1 == 0)
+            ):
+                raise ValueError(f"{key}={value!r}: give a number of products, or a share of them below 1")
+        choice("scale_rule", self.scale_rule, *RULES)
         if not isinstance(self.room, int) or isinstance(self.room, bool) or self.room < 0:
             raise ValueError(f"room={self.room!r}: give octaves of headroom, 0 or more")
 
@@ -197,7 +219,7 @@ def transform_of(product: str, slots: Mapping[str, Slot]) -> Hadamard | None:
         ValueError: they ask for two, or neither is rounded.
     """
     pair = [slots[name] for name in PRODUCTS[product] if name in slots]
-    asked = {slot.transform for slot in pair if slot.transform is not None}
+    asked = {slot.turn for slot in pair if slot.turn is not None and slot.turn.over == "sum"}
     if len(asked) > 1:
         both = " and ".join(sorted(map(str, asked)))
         raise ValueError(
@@ -219,14 +241,20 @@ def _slot(name: str, spec: Any) -> Slot | None:
     if isinstance(spec, Mapping) and "element" not in spec:
         if "format" not in spec or set(spec) - keys:
             raise ValueError(
-                f"{name} has a format and any of rounding, source, transform, got {', '.join(map(str, spec))}: write "
-                "for example {format: mxfp4, rounding: stochastic}"
+                f"{name} has a format and any of rounding, source, transform, gradient, got {', '.join(map(str, spec))}"
+                ": write for example {format: mxfp4, rounding: stochastic}"
             )
         spec = Slot(**{str(key): value for key, value in spec.items()})
     slot = spec if isinstance(spec, Slot) else Slot(spec)
-    if slot.source == "q" and name not in ("dgrad_w", "wgrad_x"):
+    if slot.source != "hp" and name not in ("dgrad_w", "wgrad_x"):
         why = "is what the forward product uses" if name in ("x", "w") else "is an error, which no forward product uses"
-        raise ValueError(f"{name} {why}: source=q is for dgrad_w and wgrad_x; leave it out here")
+        raise ValueError(f"{name} {why}: source={slot.source} is for dgrad_w and wgrad_x; leave it out here")
+    if slot.gradient != "straight" and name not in ("x", "w"):
+        raise ValueError(
+            f"gradient={slot.gradient} is for x and w, to which gradients pass back; leave it out of {name}"
+        )
+    if slot.turn is not None and slot.turn.over == "tokens" and not (name == "dgrad_e" and slot.rounds):
+        raise ValueError(f"a transform over tokens is for dgrad_e, where it is rounded; leave it out of {name}")
     return slot
 
 
@@ -239,14 +267,15 @@ def _rule(rule: Any) -> dict[str, Any]:
     return {key: value if key == "pattern" else _slot(key, value) for key, value in rule.items()}
 
 
-def _transform(spec: Any) -> Hadamard | None:
-    if spec is None or isinstance(spec, Hadamard):
-        return spec
-    if isinstance(spec, Mapping):
-        if odd := sorted(set(spec) - {"size", "signs"}):
-            raise ValueError(f"a transform has a size and signs, got {odd[0]!r}: write {{size: 16, signs: fixed}}")
-        return Hadamard(**spec)
-    return Hadamard(spec)
+def _phase(phase: Any) -> dict[str, Any]:
+    if not isinstance(phase, Mapping) or {*phase} != {"start", "full"}:
+        raise ValueError(f"the phase {phase!r} is no start and full: write {{start: 0.82, full: [forward]}}")
+    start, full = phase["start"], phase["full"]
+    if isinstance(start, bool) or not isinstance(start, (int, float)) or not 0 <= start <= 1:
+        raise ValueError(f"the phase's start={start!r}: give a share of the run, from 0 to 1")
+    for product in [full] if isinstance(full, str) else full:
+        choice("full", product, *PRODUCTS)
+    return {"start": start, "full": (full,) if isinstance(full, str) else tuple(full)}
 
 
 def _accumulate(spec: Any) -> Accumulate | None:
@@ -255,8 +284,3 @@ def _accumulate(spec: Any) -> Accumulate | None:
     if not isinstance(spec, Mapping) or set(spec) != {"format", "every"}:
         raise ValueError(f"accumulate={spec!r} is not a format and a number: write {{format: fp169, every: 64}}")
     return Accumulate(**spec)
-
-
-def _choice(key: str, got: str, *valid: str) -> None:
-    if got not in valid:
-        raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}")

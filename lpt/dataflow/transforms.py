@@ -20,14 +20,14 @@ def transformed(x: Tensor, dim: int, size: int, signs: Tensor | None) -> Tensor:
         ValueError: `size` does not divide the dimension.
     """
     y = _cut(x, dim, size)
-    y = y if signs is None else y * signs.to(y.dtype)
+    y = y if signs is None else y * signs[:size].to(y.dtype)
     return _joined(_butterflies(y, size), dim)
 
 
 def undone(y: Tensor, dim: int, size: int, signs: Tensor | None) -> Tensor:
     """x of y = f H S x."""
     x = _butterflies(_cut(y, dim, size), size) / left_over(size)
-    return _joined(x if signs is None else x * signs.to(x.dtype), dim)
+    return _joined(x if signs is None else x * signs[:size].to(x.dtype), dim)
 
 
 def left_over(size: int) -> int:

@@ -23,7 +23,7 @@ from .names import NAMED, FormatSpec, misplaced, nearest, per_tensor
 from .scaling import Scale, to_scale_0
 from .tiles import Contents, Tiles
 
-ROW = 2**31 - 1  # as the size of a block: all there is along the dimension
+LINE = 2**31 - 1  # as the size of a block: all there is along the dimension
 
 
 class Blocks(Format):
@@ -32,7 +32,7 @@ class Blocks(Format):
     Args:
         element: a format with values, as `lpt.formats.get` takes it: `ocp_e2m1`, `fp134`, `int8`, `log4`, a list, a
             Table. Ties and saturation are its own.
-        block: elements along the dimension that is asked for, a shorter rest at its end; "row", all of them; or (rows,
+        block: elements along the dimension that is asked for, a shorter rest at its end; "line", all of them; or (rows,
             columns), a tile, whose columns lie along that dimension and rows along the one before it (of a matrix, the
             other one).
         scale: "e8m0", a power of two; "e4m3" or "ue5m3", a small float under an FP32 factor of the whole tensor;
@@ -213,20 +213,20 @@ def _element(spec: FormatSpec) -> Format:
 
 
 def _shape(block: int | str | Sequence[int]) -> tuple[int, ...]:
-    if block == "row":
-        return (ROW,)
+    if block == "line":
+        return (LINE,)
     sizes = tuple(block) if isinstance(block, Sequence) and not isinstance(block, str) else (block,)
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
     if not whole or len(sizes) not in (1, 2):
         raise ValueError(
-            f"block={block!r} is neither a number of elements, such as 32, nor row, nor a tile, such as [48, 48]"
+            f"block={block!r} is neither a number of elements, such as 32, nor line, nor a tile, such as [48, 48]"
         )
     return sizes  # type: ignore[return-value]
 
 
 def _name(blocks: Blocks, changed: dict[str, object]) -> str:
     """ "element/block/scale/rule", for example "fp134/48x48/e8m0/ceil", and options; or what is in NAMED."""
-    shape = "row" if blocks.block == (ROW,) else "x".join(map(str, blocks.block))
+    shape = "line" if blocks.block == (LINE,) else "x".join(map(str, blocks.block))
     parts = [blocks.element.name, shape, blocks.scale, blocks.rule]
     parts += [f"{key}={value}" for key, value in changed.items()]
     name = "/".join(parts)

@@ -21,7 +21,7 @@ def get(spec: FormatSpec | Mapping[str, Any]) -> Format:
             `mxint8` (floor rule), with `_rceil`, `_even` or `_ceil` behind them another rule; `nvfp4`; `bm8_a`,
             `bm8_e`; "element/block", "element/block/scale" or "element/block/scale/rule", such as "fp134/32" and
             "ocp_e4m3/1x128/fp32/pow2", and options behind them ("/min_scale=0.015625"); or a mapping of what `Blocks`
-            takes. "row" for a block is all of a row.
+            takes. "line" for a block is all along the dimension.
 
     Raises:
         ValueError: anything else; the message names the nearest match.

@@ -98,8 +98,8 @@ def test_spreads(rule: str) -> None:
         real = get(f"mid4/32/fp32/{rule}/spread=2.514").scales(x)[:, at]
         torch.testing.assert_close(real.double(), (2.514 * size + 1e-8) / 15, rtol=1e-6, atol=0)
     assert get(f"ocp_e2m1/32/e8m0/{rule}/spread=2.9").round(torch.zeros(4, 32)).equal(torch.zeros(4, 32))
-    row = get(f"mid4/row/fp32/{rule}/spread=2.514")
-    assert row.scales(x).shape == (4, 1) and row.block == get("mid4/row/fp32/rms/spread=2.514").block
+    row = get(f"mid4/line/fp32/{rule}/spread=2.514")
+    assert row.scales(x).shape == (4, 1) and row.block == get("mid4/line/fp32/rms/spread=2.514").block
 
 
 def test_a_factor_on_every_scale() -> None:
