@@ -198,8 +198,10 @@ class Products:
             if fnmatch.fnmatchcase(module, rule["pattern"]):
                 found |= {name: slot for name, slot in rule.items() if name != "pattern"}
         slots = {name: slot for name, slot in found.items() if slot is not None}
-        for product in PRODUCTS:
-            transform_of(product, slots)
+        turned = [product for product in PRODUCTS if transform_of(product, slots) is not None]
+        over = "dgrad_e" in slots and slots["dgrad_e"].turn is not None and slots["dgrad_e"].turn.over == "tokens"
+        if over and "dgrad" in turned:
+            raise ValueError("dgrad_e has a transform over tokens, and dgrad_w asks for another: give one of them")
         return slots
 
     @property
