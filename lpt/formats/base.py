@@ -12,6 +12,7 @@ from .noise import fresh_key, uniform
 from .scaling import FRACTION_BITS, NO_SCALE, RULES, Scale, amax_of, exponent_of, from_scale_0, to_scale_0
 
 NAN_CODE = 0x80  # sign bit set, magnitude zero: the code that -0 would have
+TIES = ("even", "away", "zero", "log")
 Stochastic = torch.Generator | Tensor | None
 
 
@@ -39,7 +40,7 @@ class Format:
 
     # -- rounding ---------------------------------------------------------------------------------------------
 
-    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None) -> Tensor:
+    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None, ties: str = "even") -> Tensor:
         """The level nearest to x on the grid of this format times 2**scale.
 
         Args:
@@ -48,12 +49,17 @@ class Format:
                 (`scaling`), where the scale is no power of two.
             stochastic: a generator (advanced by one draw) or an int64 key: x then goes to one of its two
                 neighbouring levels, with a probability linear in its place between them, to 2**-24.
+            ties: half-way between two levels x goes to the "even" one, "away" from zero, or to that nearer "zero". Or
+                "log": the two levels meet at their geometric mean (of 1 and 2 at the root of 2), from which x goes
+                away from zero; so nothing but zero becomes zero.
 
         Returns:
             x's shape and dtype. Saturates at the largest level, for infinities too; nan stays nan; -0 becomes +0.
             A level that the dtype does not hold comes out as the dtype rounds it; for octave lists in float32
             that needs a scale above 127, where 2**128 is infinite, or below -126.
         """
+        if stochastic is None and ties != "even":
+            return self._apply(lambda y: self._parted(y, ties), x, scale, keep_sign=True)
         if stochastic is None:
             return self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero)
         key = stochastic if isinstance(stochastic, Tensor) else fresh_key(stochastic)
@@ -182,6 +188,20 @@ class Format:
         low, high = self._floor(y), self._ceil(y)
         y = y.clamp(self.low, self.high)
         return torch.where(noise * (high - low) < y - low, high, low)
+
+    def _parted(self, y: Tensor, ties: str) -> Tensor:
+        """To nearest, with ties that are not even. Both distances are exact wherever they are nearly equal."""
+        below, above = self._floor(y), self._ceil(y)
+        y = y.clamp(self.low, self.high)
+        inner, outer = torch.where(y < 0, above, below), torch.where(y < 0, below, above)
+        if ties == "log":
+            up = y.double().square() >= inner.double() * outer.double()
+        elif ties in TIES:
+            near, far = (y - inner).abs(), (outer - y).abs()
+            up = near >= far if ties == "away" else near > far
+        else:
+            raise ValueError(f"ties={ties!r} is not one of {', '.join(TIES)}")
+        return torch.where(up, outer, inner)
 
     @property
     def anchor(self) -> int:

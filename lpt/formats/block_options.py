@@ -10,7 +10,7 @@ from .block_scales import SCALES
 
 USUAL = {
     "room": 0, "min_scale": None, "tensor_scale": True, "spread": None, "factor": 1.0, "target": None, "headroom": 1.0,
-    "outer": None,
+    "outer": None, "exponent": None,
 }  # fmt: skip
 _POSITIVE = ("spread", "factor", "target", "headroom")
 
@@ -38,6 +38,9 @@ def changed(scale: str, rule: str, block: tuple[int, ...], given: Mapping[str, A
         raise ValueError(f"tensor_scale={options['tensor_scale']!r} is neither true nor false")
     if (rule in ("rms", "std")) != (options["spread"] is not None):
         raise ValueError(f"rule={rule}: rules rms and std have a spread, such as spread=2.514, and no other has one")
+    given, static = options["exponent"], scale == "static"
+    if static and not (isinstance(given, int) and not isinstance(given, bool) and abs(given) <= 127):
+        raise ValueError(f"exponent={given!r}: a static scale is 2**exponent, so give a whole number, -127 to 127")
     _check_outer(options["outer"], block, options["tensor_scale"])
     return found
 

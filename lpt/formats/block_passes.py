@@ -30,7 +30,7 @@ def round_once(
     tiles = Tiles(x.detach(), blocks.block, dim)
     out = torch.empty_like(x) if out is None else out
     key = fresh_key(stochastic) if isinstance(stochastic, torch.Generator) else stochastic
-    if not tiles.full or not blocks.local:
+    if not tiles.full or not blocks.local or blocks.lies == "flat":
         _anyhow(blocks, dim)(out, x, key)
         return out
     # Cut here and not in what is compiled: with sizes as variables that would not be seen to be the same memory.

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from .base import Format
 from .octaves import Octaves
 from .scaling import Scale, power_of_two, times_power_of_two
+from .squeeze import Squeeze, Static
 from .tiles import Contents
 
 # The floats that a block's scale may be, without their sign. UE5M3 is AMD's: E5M2's exponents, a bit more of fraction.
@@ -90,6 +91,10 @@ class Real:
     """FP32: amax over the element's largest value; or the power of two that does not saturate amax (rule "pow2"); or,
     of rules "rms" and "std", (spread * rms + 1e-8) over the largest value, QuEST's.
 
+    Rule "inverse" is amax in TransformerEngine's order of operations: the factor high / amax, 1 where amax is 0;
+    elements are rounded at x * factor and are worth q * (1 / factor). Rule "sawb", LUQ's for 4 bits: clip over the
+    largest value, clip = 12.1 sqrt(E[x**2]) - 12.2 E|x|; amax in its place where that is not positive.
+
     At least 2**-126, so that x / scale is finite. DeepSeek-V3 and TransformerEngine round 448 / amax down to a power
     of two, which is rule "pow2"; their scales are the reciprocals of these.
     """
@@ -104,12 +109,22 @@ class Real:
         if self.rule == "pow2":
             exponent = _exponent(blocks.amax, self.element, "rceil").clamp(-126, 127)
             return (power_of_two(exponent, torch.float32),)
+        if self.rule == "inverse":
+            return (self.inverse(blocks.amax.float()),)
         size = blocks.amax if self.spread is None else spread_of(blocks, self.rule, self.spread)
+        if self.rule == "sawb":
+            clip = 12.1 * blocks.mean(2).sqrt() - 12.2 * blocks.mean_magnitude()
+            size = torch.where(clip > 0, clip, size)
         size = size.float().clamp(max=LARGEST)
         return ((size / torch.full_like(size, self.element.high)).clamp(min=SMALLEST),)
 
+    def inverse(self, amax: Tensor) -> Tensor:
+        """high / amax, 1 where amax is 0, the largest float32 where it would be infinite; float32."""
+        factor = (torch.full_like(amax, self.element.high) / amax).clamp(max=LARGEST)
+        return torch.where(amax > 0, factor, 1.0)
+
     def applied(self, *parts: Tensor) -> Scale:
-        return _Real(*parts)
+        return _Inverse(*parts) if self.rule == "inverse" else _Real(*parts)
 
 
 @dataclass(frozen=True)
@@ -196,6 +211,17 @@ class _Real:
 
 
 @dataclass(frozen=True)
+class _Inverse:
+    factor: Tensor
+
+    def into(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+    def out_of(self, y: Tensor) -> Tensor:
+        return y * self.factor.reciprocal()
+
+
+@dataclass(frozen=True)
 class _TwoLevel:
     block: Tensor
     tensor: Tensor
@@ -234,5 +260,7 @@ SCALES = {
         ("min_scale", "tensor_scale", "target", "headroom", "outer"),
         partial(TwoLevel, format=UE5M3, min_scale=2.0**-17),
     ),
-    "fp32": Kind(("amax", "pow2", *_SPREADS), ("spread",), Real),
+    "fp32": Kind(("amax", "pow2", "inverse", "sawb", *_SPREADS), ("spread",), Real),
+    "squeeze": Kind(("log",), (), Squeeze),
+    "static": Kind(("fixed",), ("exponent",), Static),
 }

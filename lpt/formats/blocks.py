@@ -9,7 +9,9 @@ A block is rounded by its element format at its scale: `block_scales` finds that
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -30,17 +32,21 @@ class Blocks(Format):
     """A block format. Every block of a tensor has a scale of its own, and its elements are rounded at that scale.
 
     Args:
-        element: a format with values, as `lpt.formats.get` takes it: `ocp_e2m1`, `fp134`, `int8`, `log4`, a list, a
-            Table. Ties and saturation are its own.
+        element: a format as `lpt.formats.get` takes it: `ocp_e2m1`, `fp134`, `int8`, `log4`, a list, a Table. Ties and
+            saturation are its own.
         block: elements along the dimension that is asked for, a shorter rest at its end; "line", all of them; or (rows,
             columns), a tile, whose columns lie along that dimension and rows along the one before it (of a matrix, the
-            other one).
+            other one). Or what lies so whatever dimension is asked for: "tensor", all of it; "sample", each index of
+            its first dimension; "flat24x24", tiles of the matrix of its first dimension by all others. "kernel48x48"
+            are tiles of (48, 48), which in a product span the whole kernel of a convolution's weight.
         scale: "e8m0", a power of two; "e4m3" or "ue5m3", a small float under an FP32 factor of the whole tensor;
-            "fp32", a real number (`block_scales`).
+            "fp32", a real number; "squeeze", two of them, between which magnitudes are raised to a power; "static", a
+            power of two that is given (`block_scales`).
         rule: how a scale is found. Of e8m0: "floor" (the default), "even", "ceil", "rceil": where a block's largest
-            value moves up an octave, see `Format.carry`. Of fp32: "amax" (the default), or "pow2", the power of two
-            that does not saturate. Of both: "rms" or "std", a block's root mean square or standard deviation times
-            `spread`. Of the small floats: "amax"; of e4m3 "four_six", too: amax or 1.5 amax, whichever rounds the
+            value moves up an octave, see `Format.carry`. Of fp32: "amax" (the default); "inverse", the same in
+            TransformerEngine's order of operations; "pow2", the power of two that does not saturate; "sawb", for 4
+            bits, from a block's moments. Of both: "rms" or "std", a block's root mean square or standard deviation,
+            times `spread`. Of the small floats: "amax"; of e4m3 "four_six", too: amax or 1.5 amax, whichever rounds the
             block with less squared error ("four_six_mae": less absolute error).
         room: octaves left empty above a block's largest value; of e8m0 only.
         spread: see rules "rms" and "std", which need it: what is put at the element's largest value.
@@ -51,13 +57,15 @@ class Blocks(Format):
         target: what the largest of a tensor's block scales comes to, before it is rounded; of the small floats only.
         headroom: a block's amax is put at 1 / headroom of the element's largest value; of the small floats only.
         outer: elements along the dimension that share an FP32 factor, in place of the tensor; of the small floats only.
+        exponent: of a static scale, which needs it.
 
     Attributes:
         name: what `lpt.formats.get` understands, unless the element is a format of one's own.
         bits: of an element, its share of the block's scale included, as a float: 4.25 for mxfp4.
+        lies: "flat" or "kernel", where the block is a word that says so, or else "".
 
     Raises:
-        ValueError: an element without values or of no free scale, or anything else that is not as said above.
+        ValueError: an element of no free scale, or anything else that is not as said above.
     """
 
     bits: float  # type: ignore[assignment]
@@ -73,7 +81,8 @@ class Blocks(Format):
     ) -> None:
         _check_choice("scale", scale, SCALES)
         kind = SCALES[scale]
-        self.element, self.block = _element(element), _shape(block)
+        self.element = _element(element)
+        self.block, self.lies = _shape(block)
         self.scale, self.rule = scale, kind.rules[0] if rule is None else rule
         _check_choice(f"the rule of {scale} scales", self.rule, kind.rules)
         options = changed(scale, self.rule, self.block, options)
@@ -90,14 +99,20 @@ class Blocks(Format):
     # A Format is told the scale. A block format finds it, and is told the dimension instead.
 
     def round(  # type: ignore[override]
-        self, x: Tensor, dim: int = -1, stochastic: Stochastic = None, *, scale: Tensor | None = None
+        self,
+        x: Tensor,
+        dim: int = -1,
+        stochastic: Stochastic = None,
+        ties: str = "even",
+        *,
+        scale: Tensor | None = None,
     ) -> Tensor:
         """The level nearest to x on the grid of each block.
 
         Args:
             x: float32, float64, bfloat16 or float16, any shape; not modified, not differentiated.
             dim: blocks run along it.
-            stochastic: as `Format.round` takes it.
+            stochastic, ties: as `Format.round` takes them.
             scale: what `scales` gave for a tensor of this shape; if not given, x's own.
 
         Returns:
@@ -105,8 +120,8 @@ class Blocks(Format):
             scale; infinities saturate. A level that the dtype does not hold comes out as the dtype rounds it: in
             float32, levels above 2**128 of blocks next to it are infinite.
         """
-        tiles = Tiles(x, self.block, dim)
-        return tiles.merged(self.element.round(tiles.x, self._applied(tiles, scale), stochastic))
+        tiles = self._tiles(x, dim)
+        return tiles.merged(self.element.round(tiles.x, self._applied(tiles, scale), stochastic, ties))
 
     def round_tiles(self, x: Tensor, inner: Sequence[int], stochastic: Stochastic = None) -> Tensor:
         """`round`, of whole blocks that lie over the dimensions `inner`."""
@@ -115,24 +130,24 @@ class Blocks(Format):
 
     def floor(self, x: Tensor, dim: int = -1, *, scale: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """The largest level at or below x on the signed axis, saturated; otherwise as `round`."""
-        tiles = Tiles(x, self.block, dim)
+        tiles = self._tiles(x, dim)
         return tiles.merged(self.element.floor(tiles.x, self._applied(tiles, scale)))
 
     def ceil(self, x: Tensor, dim: int = -1, *, scale: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """The smallest level at or above x on the signed axis, saturated; otherwise as `round`."""
-        tiles = Tiles(x, self.block, dim)
+        tiles = self._tiles(x, dim)
         return tiles.merged(self.element.ceil(tiles.x, self._applied(tiles, scale)))
 
     def directed(  # type: ignore[override]
         self, x: Tensor, up: Tensor, dim: int = -1, *, scale: Tensor | None = None
     ) -> Tensor:
         """`ceil` where `up` (bool, the shape of x) is true and `floor` elsewhere, for the price of one of them."""
-        tiles, above = Tiles(x, self.block, dim), Tiles(up, self.block, dim)
+        tiles, above = self._tiles(x, dim), self._tiles(up, dim)
         return tiles.merged(self.element.directed(tiles.x, above.x, self._applied(tiles, scale)))
 
     def at_scale_0(self, x: Tensor, dim: int = -1) -> Tensor:
         """x / scale of its block, float32 or float64: what the element format is asked to round."""
-        tiles = Tiles(x if x.dtype == torch.float64 else x.float(), self.block, dim)
+        tiles = self._tiles(x if x.dtype == torch.float64 else x.float(), dim)
         return tiles.merged(to_scale_0(tiles.x, self._applied(tiles, None)))
 
     # -- scales -----------------------------------------------------------------------------------------------
@@ -140,11 +155,12 @@ class Blocks(Format):
     def scales(self, x: Tensor, dim: int = -1) -> Tensor:
         """The scales of x's blocks, in x's shape with a dimension's size replaced by its number of blocks.
 
-        int32 exponents of e8m0, -127 for a block of zeros; float32 factors of fp32. Of the small floats float32 [2,
+        int32 exponents of e8m0, -127 for a block of zeros, and of static; float32 factors of fp32, or their
+        reciprocals by the rule "inverse"; float64 [2, ...] of squeeze, alpha and beta. Of the small floats float32 [2,
         ...]: first those of the blocks, then the tensor's factor, the same for all; an element q is worth
         q * scales[0] / scales[1].
         """
-        tiles = Tiles(x, self.block, dim)
+        tiles = self._tiles(x, dim)
         return tiles.joined(self._scales.of(tiles.contents()))
 
     def scale_of(self, x: Tensor, channel_dim: int | None = None, room: int = 0, rule: str = "") -> Tensor:
@@ -153,14 +169,14 @@ class Blocks(Format):
 
     def moved(self, scale: Tensor, other: Tensor, like: Tensor, dim: int = -1) -> Tensor:
         """bool in the shape of `like`, a tensor that these are scales of: elements whose block's scale differs."""
-        tiles = Tiles(like, self.block, dim)
+        tiles = self._tiles(like, dim)
         pairs = zip(tiles.parted(scale, self._scales.parts), tiles.parted(other, self._scales.parts), strict=True)
         differ = [a != b for a, b in pairs]
         return tiles.merged(tiles.spread(sum(differ[1:], differ[0])).expand_as(tiles.x))
 
     def places(self, scale: Tensor, like: Tensor, dim: int = -1) -> Tensor:
         """int64 in the shape of `like`: which block each element lies in."""
-        tiles = Tiles(like, self.block, dim)
+        tiles = self._tiles(like, dim)
         blocks = tiles.amax()
         each = torch.arange(blocks.numel(), device=like.device).view(blocks.shape)
         return tiles.merged(tiles.spread(each).expand_as(tiles.x))
@@ -168,6 +184,15 @@ class Blocks(Format):
     def _applied(self, tiles: Tiles, scale: Tensor | None) -> Scale:
         parts = self._scales.of(tiles.contents()) if scale is None else tiles.parted(scale, self._scales.parts)
         return self._scales.applied(*map(tiles.spread, parts))
+
+    def _tiles(self, x: Tensor, dim: int) -> Tiles:
+        return Tiles(x, self.block, dim, self.lies == "flat")
+
+    def widened(self, times: int) -> Blocks:
+        """The same tiles with so many times as many columns."""
+        wide = copy.copy(self)
+        wide.block = (*self.block[:-1], self.block[-1] * times)
+        return wide
 
     def scale_for(self, exponent: Tensor) -> Tensor:
         raise ValueError(misplaced(self.name))
@@ -179,7 +204,7 @@ class Blocks(Format):
 
     def encode(self, x: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """`round(x, dim)` as the element format's codes, uint8 in the shape of x, and the blocks' `scales`."""
-        tiles = Tiles(x, self.block, dim)
+        tiles = self._tiles(x, dim)
         parts = self._scales.of(tiles.contents())
         scale = self._scales.applied(*map(tiles.spread, parts))
         return tiles.merged(self.element.encode(tiles.x, scale)), tiles.joined(parts)
@@ -190,7 +215,7 @@ class Blocks(Format):
         Raises:
             ValueError: `codes` are not uint8, or `scales` do not have the shape that `scales` gives.
         """
-        tiles = Tiles(codes, self.block, dim)
+        tiles = self._tiles(codes, dim)
         return tiles.merged(self.element.decode(tiles.x, self._applied(tiles, scales)))
 
     @property
@@ -204,29 +229,39 @@ class Blocks(Format):
 
 def _element(spec: FormatSpec) -> Format:
     element = per_tensor(spec)
-    if element._levels is None or not element.scaled or element.high <= 0:
+    if not element.scaled or element.high <= 0:
         raise ValueError(
-            f"element={element.name} does not fit a block: give a format of at most 256 values at a scale of its own, "
-            "such as ocp_e2m1, fp134, int8, log4"
+            f"element={element.name} does not fit a block: give a format of a scale of its own, such as ocp_e2m1, "
+            "fp134, int8, log4"
         )
     return element
 
 
-def _shape(block: int | str | Sequence[int]) -> tuple[int, ...]:
+_WORDS = {"tensor": f"flat{LINE}x{LINE}", "sample": f"flat1x{LINE}"}
+
+
+def _shape(block: int | str | Sequence[int]) -> tuple[tuple[int, ...], str]:
+    """Its sizes, and how it lies."""
     if block == "line":
-        return (LINE,)
+        return (LINE,), ""
+    if isinstance(block, str) and (
+        word := re.fullmatch(r"(flat|kernel)([1-9]\d*)x([1-9]\d*)", _WORDS.get(block, block))
+    ):
+        return (int(word[2]), int(word[3])), word[1]
     sizes = tuple(block) if isinstance(block, Sequence) and not isinstance(block, str) else (block,)
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
     if not whole or len(sizes) not in (1, 2):
         raise ValueError(
-            f"block={block!r} is neither a number of elements, such as 32, nor line, nor a tile, such as [48, 48]"
+            f"block={block!r} is neither a number of elements, such as 32, nor a tile, such as [48, 48], flat24x24 or "
+            "kernel48x48, nor one of line, sample, tensor"
         )
-    return sizes  # type: ignore[return-value]
+    return sizes, ""  # type: ignore[return-value]
 
 
 def _name(blocks: Blocks, changed: dict[str, object]) -> str:
     """ "element/block/scale/rule", for example "fp134/48x48/e8m0/ceil", and options; or what is in NAMED."""
-    shape = "line" if blocks.block == (LINE,) else "x".join(map(str, blocks.block))
+    shape = "line" if blocks.block == (LINE,) else blocks.lies + "x".join(map(str, blocks.block))
+    shape = next((word for word, spelt in _WORDS.items() if spelt == shape), shape)
     parts = [blocks.element.name, shape, blocks.scale, blocks.rule]
     parts += [f"{key}={value}" for key, value in changed.items()]
     name = "/".join(parts)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from .base import Format
+from .fixed import Fixed
 from .identity import Float32
 from .midrise import MidRise
 from .octaves import MAX_OCTAVES, Octaves
@@ -55,12 +56,12 @@ def per_tensor(spec: FormatSpec) -> Format:
     """The format that `spec` names: one scale serves a tensor, or what its user makes share one.
 
     Args:
-        spec: `fp1xy`, `int2`..`int8`, `int2_full`..`int8_full`, `log2`..`log4`, `posit8_0`..`posit8_2`,
-            `fixed8_F` (8-bit two's complement with F fraction bits, at no other scale), `mid2`..`mid7` (without zero,
-            `MidRise`), `ocp_e4m3`, `ocp_e5m2`,
-            `ocp_e3m2`, `ocp_e2m3`, `ocp_e2m1`, `ieee_e5m2`, `ieee_e4m3`, `ieee_e3m4`, `bf16`, `fp16`, `fp169`,
-            `fp32`; a list of valid bits per octave, largest octave first, or such a list in a string, where
-            `7x5` stands for seven times 5 ("7x5,4,3,2,1" is fp134); or a Format, which is returned.
+        spec: `fp1xy`, `int2`..`int8`, `int9`..`int16` (no bytes), `int2_full`..`int8_full`, `log2`..`log4`,
+            `posit8_0`..`posit8_2`, `fixed8_F` and `fixed32_F` (two's complement with F fraction bits, at no other
+            scale), `mid2`..`mid7` (without zero, `MidRise`), `ocp_e4m3`, `ocp_e5m2`, `ocp_e3m2`, `ocp_e2m3`,
+            `ocp_e2m1`, `ieee_e5m2`, `ieee_e4m3`, `ieee_e3m4`, `bf16`, `fp16`, `fp169`, `fp32`; a list of valid bits
+            per octave, largest octave first, or such a list in a string, where `7x5`
+            stands for seven times 5 ("7x5,4,3,2,1" is fp134); or a Format, which is returned.
 
     Raises:
         ValueError: anything else; the message names the nearest match.
@@ -94,6 +95,8 @@ def _by_name(name: str) -> Format:
         return Posit(8, int(match[1]))
     if match := re.fullmatch(r"fixed8_([0-7])", name):
         return Octaves(name, range(7, 0, -1), 6 - int(match[1]), low_extra=True, scaled=False)
+    if match := re.fullmatch(r"fixed32_([0-9]|1[0-9]|2[0-9]|3[01])", name):
+        return Fixed(32, int(match[1]))
     if match := re.fullmatch(r"int([2-8])_full", name):
         return Octaves(name, range(int(match[1]) - 1, 0, -1), low_extra=True)
     if (valid_bits := _octave_list(name)) is not None:
@@ -105,7 +108,7 @@ def _by_name(name: str) -> Format:
 
 def _octave_list(name: str) -> list[int] | None:
     """The valid bits of the families with a rule for a name, or None."""
-    if match := re.fullmatch(r"int([2-8])", name):
+    if match := re.fullmatch(r"int([2-9]|1[0-6])", name):
         return list(range(int(match[1]) - 1, 0, -1))
     if match := re.fullmatch(r"log([234])", name):
         return [1] * (2 ** (int(match[1]) - 1) - 1)
@@ -143,7 +146,7 @@ def _expand(text: str) -> list[int]:
 
 
 def _names() -> list[str]:
-    ints = [f"int{b}" for b in range(2, 9)]
+    ints = [f"int{b}" for b in range(2, 17)]
     floats = [f"fp1{x}{y}" for x in range(2, 8) for y in range(7 - x + 1) if x + y >= 3]
     logs = [f"log{b}" for b in (2, 3, 4)]
     return [*ints, *logs, *floats]
@@ -151,14 +154,15 @@ def _names() -> list[str]:
 
 def _unknown(name: str) -> str:
     others = [f"int{b}_full" for b in range(2, 9)] + [f"posit8_{es}" for es in range(3)]
-    others += [f"fixed8_{f}" for f in range(8)] + [f"mid{b}" for b in range(2, 8)] + [*_NATURAL, *_WIDE, "fp32"]
-    near = nearest(name, [*_names(), *others, *NAMED])
+    others += [*(f"fixed8_{f}" for f in range(8)), "fixed32_16", *(f"mid{b}" for b in range(2, 8))]
+    near = nearest(name, [*_names(), *others, *_NATURAL, *_WIDE, "fp32", *NAMED])
     return (
         f"unknown format {name!r}{near}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
-        "int2..int8, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, mid2..mid7, "
-        "ocp_{e4m3,e5m2,e3m2,e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid bits such as "
-        "[5,5,4,4,3,2,1], or a block format: mx{fp8_e4m3,fp8_e5m2,fp6_e3m2,fp6_e2m3,fp4,int8} with nothing, _rceil, "
-        "_even or _ceil behind it, nvfp4, bm8_a, bm8_e, or element/block/scale/rule such as fp134/32/e8m0/floor"
+        "int2..int8, int9..int16, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, fixed32_F, "
+        "mid2..mid7, ocp_{e4m3,e5m2,e3m2,e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid "
+        "bits such as [5,5,4,4,3,2,1], or a block format: mx{fp8_e4m3,fp8_e5m2,fp6_e3m2,fp6_e2m3,fp4,int8} with "
+        "nothing, _rceil, _even or _ceil behind it, nvfp4, bm8_a, bm8_e, or element/block/scale/rule such as "
+        "fp134/32/e8m0/floor"
     )
 
 

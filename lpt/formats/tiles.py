@@ -19,6 +19,7 @@ class Tiles:
         block: (columns,) along `dim`, or (rows, columns), rows along the dimension before it (the last one before the
             first); a tensor of one dimension is a row.
         dim: a dimension of x.
+        flat: x is cut as the matrix of its first dimension by all the others, whatever `dim`.
 
     Attributes:
         full: all blocks are whole, or there is one shorter block only. x is then tiled, a view; otherwise it keeps its
@@ -30,7 +31,7 @@ class Tiles:
         ValueError: `dim` is not a dimension of x.
     """
 
-    def __init__(self, x: Tensor, block: tuple[int, ...], dim: int) -> None:
+    def __init__(self, x: Tensor, block: tuple[int, ...], dim: int, flat: bool = False) -> None:
         if not isinstance(dim, int):
             raise ValueError(
                 f"dim={type(dim).__name__} is not the number of a dimension: a block format finds its own scales; one "
@@ -40,6 +41,9 @@ class Tiles:
             raise ValueError(f"dim={dim} is not a dimension of a tensor of shape {tuple(x.shape)}")
         self.shape = x.shape
         self.flat = x.reshape(1) if x.ndim == 0 else x
+        if flat:
+            self.flat = x.flatten(1) if x.ndim > 1 else self.flat[:, None]
+            dim = -1
         dim = dim % self.flat.ndim
         sizes = {dim: block[-1]}
         if len(block) == 2 and self.flat.ndim > 1:
@@ -57,7 +61,7 @@ class Tiles:
         if self.full:
             for d in self.sizes:
                 y = y.flatten(d, d + 1)
-        return y.view(self.shape) if len(self.shape) == 0 else y
+        return y if y.shape == self.shape else y.reshape(self.shape)
 
     def amax(self) -> Tensor:
         """The largest finite magnitude of each block, the inner dimensions kept at 1; float32 or float64."""
@@ -124,6 +128,22 @@ class Contents:
     def __init__(self, x: Tensor, inner: Sequence[int], real: Tensor | None = None) -> None:
         self.x, self.inner, self._real = x.detach(), tuple(inner), real
         self.amax = amax_within(self.x, self.inner)
+
+    def mean_magnitude(self) -> Tensor:
+        """The mean of |x| over each block's own elements, those that are not finite as zeros; shaped as `amax`."""
+        return Contents(self.x.abs(), self.inner, self._real).mean(1)
+
+    def octaves(self) -> tuple[Tensor, Tensor]:
+        """Mean and largest log2|x| of what is finite and not 0 in each block, both 0 where nothing is; float64."""
+        y = finite_magnitude(self.x.double())
+        if y.numel() == 0:
+            return torch.zeros_like(self.amax).double(), torch.zeros_like(self.amax).double()
+        some = y > 0
+        octave = torch.where(some, y, 1.0).log2()
+        count = some.sum(self.inner, keepdim=True)
+        mean = octave.sum(self.inner, keepdim=True) / count.clamp(min=1)
+        top = torch.where(some, octave, -torch.inf).amax(self.inner, keepdim=True)
+        return mean, torch.where(count > 0, torch.maximum(top, mean), 0.0)
 
     def mean(self, power: int) -> Tensor:
         """The mean of x**power over each block's own elements, those that are not finite as zeros; shaped as `amax`."""
