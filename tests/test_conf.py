@@ -25,6 +25,7 @@ CHOICES = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.p
 GIVEN = {
     ("format", "custom"): ["format.value=[5,4,4,3,2,1]"],
     ("weights", "custom"): ["weights.scheme=hysteresis", "weights.format=int3", "weights.width=0.5"],
+    **{("remedy", name): ["weights=int4"] for name in ("q_ema", "rate_hysteresis", "drift_hysteresis", "debounce")},
     ("model", "timm"): ["model.name=resnet10t"],
     ("model", "torchvision"): ["model.name=resnet34"],
 }
@@ -90,6 +91,7 @@ BUILDERS: dict[str, Callable[[DictConfig], object]] = {
     "format": quantizes,
     "products": quantizes,
     "recipe": quantizes,
+    "remedy": quantizes,
     "indicators": lambda cfg: [build(name, node) for name, node in cfg.indicators.items()],
     "averaging": lambda cfg: cfg.averaging._target_ is None or build("averaging", cfg.averaging),
     "logger": lambda cfg: build("logger", cfg.logger, folder=Path("nowhere"), config={}, run_id="id"),

@@ -88,6 +88,7 @@ class Quantization(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
         optimizer = trainer.optimizers[0]
+        self.weights.steps = task.total_steps
         try:
             self.weights.admit(optimizer)
         except ValueError as error:

@@ -85,6 +85,8 @@ def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:
                 own = [text for override, text in parsed if override.key_or_group.split(".")[0] == group]
                 cfg[group] = compose("config", overrides=own)[group]
                 parsed = [(override, text) for override, text in parsed if text not in own]
+                if group == "weights":  # a remedy belongs to those that were trained
+                    cfg.remedy = {"_target_": None}
     for override, text in parsed:
         group, dot, _ = override.key_or_group.partition(".")
         if not dot or group not in (*GROUPS, "data", "trainer"):

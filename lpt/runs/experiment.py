@@ -9,6 +9,7 @@ import re
 import sys
 import uuid
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class Experiment:
         if cfg.init_from is not None:
             saved.load(self.task.model, cfg.init_from)
         self.quantization = make_quantization(cfg)
-        with told("format, products or weights"):
+        with told("format, products, weights or remedy"):
             self.quantization.check(self.task.model)
         self.epochs, self.task.total_steps = self.training.batches(self.task.batches_per_epoch(self.training.devices))
         for group in ("optimizer", "scheduler"):
@@ -217,7 +218,7 @@ def try_optimizer(task: Task, device: torch.device, clip: float | None) -> None:
 
 
 def make_quantization(cfg: DictConfig) -> Quantization:
-    """`format=`, `products=` and `weights=`."""
+    """`format=`, `products=`, `weights=` and `remedy=`."""
     flow = cfg.format.copy()
     with open_dict(flow):
         flow.pop("value", None)  # it only fills in activation, error and gradient
@@ -232,7 +233,11 @@ def make_quantization(cfg: DictConfig) -> Quantization:
         raise UserError("memory=packed works module by module: take it with compile=rounding, auto or false")
     execution = {"compile": cfg.compile, "packed": cfg.memory == "packed", "bf16": cfg.precision == "bf16"}
     execution["products"] = build("products", products)
-    return Quantization(build("format", flow), maker("weights", cfg.weights), **execution)
+    remedy = cfg.get("remedy")  # (older runs have none)
+    weights = maker("weights", cfg.weights)
+    if remedy is not None and remedy._target_:
+        weights = partial(weights, remedy=build("remedy", remedy))
+    return Quantization(build("format", flow), weights, **execution)
 
 
 def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
@@ -243,13 +248,13 @@ def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
     if weights == "custom":
         parts = [cfg.weights.scheme, cfg.weights.format, cfg.weights.width]
         weights = "_".join(shown(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
-    products = {} if choices.get("products", "none") == "none" else {"products": choices["products"]}
+    more = {group: choices[group] for group in ("products", "remedy") if choices.get(group, "none") != "none"}
     return {
         "model": str(cfg.model.get("name") or choices["model"]),
         "data": choices["data"],
         "format": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
         "weights": weights,
-        **products,
+        **more,
     }
 
 

@@ -4,19 +4,38 @@ Open `rules` first: nearest, stochastic and hysteresis as functions. Then `maste
 while an optimizer trains it; `attach` does so by hooks. Of one weight, `weight` has the parameter and its master, and
 `step` its next value. `members` are all of a model's (`parameters` says which); `holding` shows, counts and saves them,
 with `state`. `optimizers` has what is done around a step besides, `trials` finds out what an optimizer does, `closures`
-runs what it is handed.
+runs what it is handed. Remedies against flickering weights: `remedy` says what one is; `choosers`, `gradients`,
+`ratios` and `transition` are those that there are, and `schemes` finds a rule by its name.
 """
 
 from .attach import attach_weights_
+from .choosers import Debounce, DriftHysteresis, Freezing, QEma, RateHysteresis
+from .gradients import EWGS, Dampening, StableQAT
 from .masters import QuantizedWeights
-from .rules import Hysteresis, Nearest, Scheme, Stochastic, hysteresis, nearest, scheme
+from .ratios import OsciReset, QRamping
+from .remedy import Remedy
+from .rules import Hysteresis, Nearest, Scheme, Stochastic, hysteresis, nearest
+from .schemes import scheme
+from .transition import TransitionRate
 
 __all__ = [
+    "EWGS",
+    "Dampening",
+    "Debounce",
+    "DriftHysteresis",
+    "Freezing",
     "Hysteresis",
     "Nearest",
+    "OsciReset",
+    "QEma",
+    "QRamping",
     "QuantizedWeights",
+    "RateHysteresis",
+    "Remedy",
     "Scheme",
+    "StableQAT",
     "Stochastic",
+    "TransitionRate",
     "attach_weights_",
     "hysteresis",
     "nearest",

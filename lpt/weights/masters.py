@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from .. import formats
 from ..formats.kernels import Library
 from ..formats.scaling import RULES
-from . import rules, state
+from . import state
 from .holding import Holding
 from .members import Members
 from .optimizers import USES, Besides, check_moved, offset
+from .remedy import Moment, Remedy, over
 from .rules import FormatSpec, Scheme
+from .schemes import scheme as named
 from .step import SCALINGS, Plan
 from .weight import Weight
 
@@ -65,6 +67,8 @@ class QuantizedWeights(Holding):
         skip: globs of parameter names to leave in full precision.
         room: octaves of headroom of the weight's scale.
         seed: of all stochastic rounding; the same on all ranks.
+        remedy: against flickering weights (`lpt.weights.remedy`).
+        steps: optimizer steps of the whole training, which some remedies must know; may be set later.
         kernels: compiled passes over each weight (`lpt.formats.kernels.Library`); the bits stay the same.
 
     Attributes:
@@ -93,28 +97,42 @@ class QuantizedWeights(Holding):
         skip: Sequence[str] = (),
         room: int = 0,
         seed: int = 0,
+        remedy: Remedy | None = None,
+        steps: int | None = None,
         kernels: Library | None = None,
     ) -> None:
         _check(locals())
-        self.scheme = rules.scheme(scheme, format, width)
-        if self.scheme.format.block is not None and (scaling, scale_rule, room) != ("current", "rounded", 0):
+        rule = over(remedy, named(scheme, format, width))
+        self.remedy, self.steps = remedy or Remedy(), steps
+        if rule.format.block is not None and (scaling, scale_rule, room) != ("current", "rounded", 0):
             raise ValueError(
-                f"{self.scheme.format.name} is a block format, with a rule and room of its own: leave scaling, "
+                f"{rule.format.name} is a block format, with a rule and room of its own: leave scaling, "
                 "scale_rule and room out, and name another one for another rule (mxfp4_ceil, fp134/32/e8m0/even/room=1)"
             )
         self.model, self.kernels = model, kernels
         self.swapped = False
         self.stepping: Optimizer | None = None  # whose step the masters are in for
         self.calls = 0  # of `update`, and so the counter of all random bits
-        self.made = state.made(Plan(self.scheme, scaling, scale_rule, room), granularity, master)
+        plan = Plan(rule, scaling, scale_rule, room)
+        self.made = state.made(plan, granularity, master, remedy)
         self._master_format = formats.get(master)
         self._besides = Besides(decay, momentum, momentum_use)
         self._admitted: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
         self._held: list[Weight] = []  # those whose masters are in the parameters,
         self._active: list[Weight] = []  # and those of them that the step changes
         self._frozen: list[tuple[nn.Parameter, Tensor]] = []
+        self._moment: Moment | None = None  # the step, as a remedy sees it
         with torch.no_grad():
-            self._members = Members(model, Plan(self.scheme, scaling, scale_rule, room), granularity, skip, seed)
+            self._members = Members(model, plan, granularity, skip, seed, self.remedy)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The rule for the next quantized weight; another one of the same format may be set between two steps."""
+        return self._members.plan.scheme
+
+    @scheme.setter
+    def scheme(self, scheme: Scheme) -> None:
+        self._members.exchange(scheme)
 
     # -- around the optimizer's step ----------------------------------------------------------------------------------
 
@@ -180,9 +198,12 @@ class QuantizedWeights(Holding):
             for w in self._held:
                 w.put_in()
             if optimizer is not None:
+                self._moment = Moment(optimizer, self._active, self.calls + 1, self.steps)
+                self._moment.dial(self.scheme)
+                self.remedy.before_step(self._moment)
                 self._besides.before(optimizer, self._active)
         except Exception:
-            self._take_out()
+            self.restore()
             raise
 
     @torch.no_grad()
@@ -194,12 +215,21 @@ class QuantizedWeights(Holding):
         """
         if not self.swapped:
             raise RuntimeError("update() without swap_in(): call swap_in() before the optimizer's step")
-        active = self._active
+        active, moment = self._active, self._moment
         self._take_out()
-        check_moved(optimizer, active)
-        self.calls += 1
-        if optimizer is not None:
-            self._besides.after(optimizer, active, self._key)
+        try:
+            check_moved(optimizer, active)
+            self.calls += 1
+            if optimizer is not None:
+                self._besides.after(optimizer, active, self._key)
+            self._advance(active, moment)
+        finally:
+            self.remedy.end()
+
+    def _advance(self, active: Sequence[Weight], moment: Moment | None) -> None:
+        """From the new masters to the next quantized weights."""
+        if moment is not None:
+            self.remedy.after_step(moment)
         if self._master_format.name != "fp32":
             for w in active:
                 w.master.copy_(self._master_format.round(w.master, stochastic=self._key(w, "master")))
@@ -207,6 +237,8 @@ class QuantizedWeights(Holding):
             stochastic = self.scheme.stochastic
             flips = [w.next(self.kernels, self._key(w, "quantized") if stochastic else None) for w in active]
             torch._foreach_add_([w.flips for w in active], flips)
+            if moment is not None:
+                self.remedy.chosen(moment)
             for w in active:
                 w.seen += w.master.numel()
 
@@ -214,6 +246,7 @@ class QuantizedWeights(Holding):
     def restore(self) -> None:
         """The step failed: quantized weights back into the parameters; the masters stay as the step left them."""
         self._take_out()
+        self.remedy.end()
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the model has quantized weights of its own, which have yet to see an optimizer."""
@@ -238,7 +271,7 @@ class QuantizedWeights(Holding):
         for p, grad in self._frozen:
             p.grad = grad
         self._besides.end()
-        self._held, self._active, self._frozen = [], [], []
+        self._held, self._active, self._frozen, self._moment = [], [], [], None
         self.swapped, self.stepping = False, None
 
     def _key(self, weight: Weight, use: str) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import operator
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 from .contraction import InFeatures
 from .optimizers import USES
 from .parameters import channel_dim, channel_groups, chosen, why_not
+from .remedy import Remedy
+from .rules import Scheme
 from .step import Channels, Plan, Seen
 from .weight import Weight
 
@@ -27,7 +30,10 @@ class Members:
     those it saw last, by identity, and only looks closer if one differs.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, granularity: str, skip: Sequence[str], seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, plan: Plan, granularity: str, skip: Sequence[str], seed: int, remedy: Remedy
+    ) -> None:
+        self.remedy = remedy
         self.model, self.plan, self.by_channel, self.skip, self.seed = model, plan, granularity == "channel", skip, seed
         self.attached = False  # whether optimizers' steps are ours without being told
         self.weights: list[Weight] = []
@@ -47,12 +53,18 @@ class Members:
         self.weights = [
             known[id(p)]
             if id(p) in known
-            else Weight(name, p, self.plan, self._channels(name), self._keys(name, first))
+            else Weight(name, p, self.plan, self._channels(name), self._keys(name, first), self.remedy.memory)
             for name, p in params.items()
         ]
         for name, w in zip(params, self.weights, strict=True):
             w.name = name
         self._settle()
+
+    def exchange(self, scheme: Scheme) -> None:
+        """From now on all weights go by this scheme, which must be of the same format and have no state."""
+        self.plan = replace(self.plan, scheme=scheme)
+        for w in self.weights:
+            w.exchange(self.plan)
 
     def meet(self, optimizer: torch.optim.Optimizer) -> None:
         """`look`, if this optimizer, which holds none of these weights, holds other parameters of a changed model."""

@@ -46,13 +46,16 @@ def hysteresis(master: Tensor, previous: Tensor, format: FormatSpec, scale: Tens
     grid = formats.get(format)
     if width == 0:
         return grid.round(master, scale=scale)
-    rising = master >= previous
     if width == 1:
-        return grid.directed(master, ~rising, scale=scale)
-    low, high = grid.floor(master, scale=scale), grid.ceil(master, scale=scale)
+        return grid.directed(master, ~(master >= previous), scale=scale)
+    return between(master, previous, grid.floor(master, scale=scale), grid.ceil(master, scale=scale), width)
+
+
+def between(master: Tensor, previous: Tensor, low: Tensor, high: Tensor, width: Tensor | float) -> Tensor:
+    """`hysteresis` between two given levels, of any width, also one that differs from weight to weight."""
     way = (1 + width) / 2 * (high - low)
     return torch.where(
-        rising,
+        master >= previous,
         torch.where((master >= low + way) & (high > low), high, low),
         torch.where((master <= high - way) & (high > low), low, high),
     )
@@ -113,50 +116,6 @@ class Hysteresis:
 
     def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None) -> Tensor:
         return hysteresis(master, previous, self.format, scale, self.width)
-
-
-_SUFFIX = {"_hyst": Hysteresis, "_sr": Stochastic}
-_KIND = {"nearest": Nearest, "stochastic": Stochastic, "hysteresis": Hysteresis}
-
-
-def scheme(spec: str | Scheme, format: FormatSpec | None = None, width: float | None = None) -> Scheme:
-    """The scheme that a name stands for.
-
-    Args:
-        spec: a format with nothing, `_hyst` or `_sr` behind it: "int8", "log4_hyst", "fp134_sr". Or, when `format`
-            is given, "nearest", "stochastic" or "hysteresis". Or a Scheme, which is returned; `format` must be its own.
-        format: as `lpt.formats.get` takes it.
-        width: of hysteresis only; 1 if not given.
-
-    Raises:
-        ValueError: the scheme or the format is unknown, a width is given to a scheme without one, or another format
-            than its own to a Scheme.
-    """
-    if not isinstance(spec, str):
-        if format is not None and formats.get(format) != spec.format:
-            raise ValueError(
-                f"{type(spec).__name__} rounds to {spec.format.name}, and format={format!r} is another: give the "
-                "scheme that format, in a yaml by `format: ${weights.format}` under its _target_"
-            )
-        if width is not None:
-            raise ValueError(f"width={width} belongs to hysteresis; give {type(spec).__name__} its own arguments")
-        return spec
-    if format is None:
-        suffix = next((s for s in _SUFFIX if spec.endswith(s)), "")
-        kind, format = _SUFFIX.get(suffix, Nearest), spec.removesuffix(suffix)
-        try:
-            formats.get(format)
-        except ValueError as error:
-            raise ValueError(f"unknown weight scheme {spec!r}, a format with nothing, _hyst or _sr: {error}") from None
-    elif spec in _KIND:
-        kind = _KIND[spec]
-    else:
-        raise ValueError(f"unknown weight scheme {spec!r} for format {format!r}; valid: {', '.join(_KIND)}")
-    if kind is Hysteresis:
-        return Hysteresis(format, 1.0 if width is None else width)
-    if width is not None:
-        raise ValueError(f"width={width} belongs to hysteresis, got it with {spec!r}; leave width out")
-    return kind(format)
 
 
 def _check_width(width: float) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .remedy import Chooser, Remedy, told
 from .step import Plan
 from .weight import Weight
 
 
-def made(plan: Plan, granularity: str, master: str) -> dict[str, Any]:
+def made(plan: Plan, granularity: str, master: str, remedy: Remedy | None = None) -> dict[str, Any]:
     """What a state belongs to: plain values, to be compared one by one."""
+    acts = plan.scheme if isinstance(plan.scheme, Chooser) else remedy
     return {
         "format": plan.format.name,
         "scheme": type(plan.scheme).__name__,
@@ -20,6 +22,7 @@ def made(plan: Plan, granularity: str, master: str) -> dict[str, Any]:
         "room": plan.room,
         "granularity": granularity,
         "master": master,
+        "remedy": None if acts is None else told(acts),
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +28,11 @@ class Plan:
     @property
     def format(self) -> Format:
         return self.scheme.format
+
+    def begin(self, master: Tensor, quantized: Tensor) -> dict[str, Tensor]:
+        """The state of a weight that begins, if the scheme has one (`Chooser.begin`)."""
+        begin: Any = getattr(self.scheme, "begin", None)
+        return {} if begin is None else begin(master, quantized)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Seen(Protocol):
 
 def step(
     plan: Plan, channels: Seen, master: Tensor, quantized: Tensor, written: Tensor, scale: Tensor,
-    upcoming: Tensor | None, key: Tensor | None,
+    upcoming: Tensor | None, key: Tensor | None, state: Sequence[Tensor] = (),
 ) -> Tensor:  # fmt: skip
     """Once over one weight: its scale and its next quantized value, both in place.
 
@@ -82,10 +88,14 @@ def step(
         written: gets what `quantized` gets.
         scale: of the grid that `quantized` lies on.
         upcoming: with delayed scaling, the scale of the next grid; None otherwise.
+        state: of a scheme that has one (`Chooser`), in place as well.
 
     Returns:
         Level flips and regrid flips, int64 [2].
     """
+    scheme: Any = plan.scheme
+    if state:
+        scheme.hold(master, *state)
     largest = channels.scale(master, plan)
     if plan.scaling == "current":
         new_scale = largest
@@ -94,7 +104,7 @@ def step(
     else:
         new_scale = torch.where(upcoming == NO_SCALE, largest, upcoming)
         upcoming.copy_(_moved(new_scale, largest))
-    new = plan.scheme(master, quantized, new_scale, key).to(quantized.dtype)
+    new = scheme(master, quantized, new_scale, key, *state).to(quantized.dtype)
     flips = _flips(new != quantized, plan.format.moved(new_scale, scale, quantized))
     quantized.copy_(new)
     written.copy_(new)
@@ -118,7 +128,7 @@ def _moved(scale: Tensor, largest: Tensor) -> Tensor:
 
 def step_rows(
     plan: Plan, master: Tensor, quantized: Tensor, written: Tensor, scale: Tensor, upcoming: Tensor | None,
-    key: Tensor | None,
+    key: Tensor | None, *state: Tensor,
 ) -> Tensor:  # fmt: skip
     """`step` for compiled code: a weight of one scale is a row [1, n], another is a row a channel."""
-    return step(plan, Channels(0), master, quantized, written, scale, upcoming, key)
+    return step(plan, Channels(0), master, quantized, written, scale, upcoming, key, state)

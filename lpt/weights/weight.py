@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,13 +26,18 @@ class Weight:
         master: its full-precision value: float64 for a float64 parameter, float32 for all others.
         scale: of the grid that the parameter lies on; broadcasts against `channels.view(param)`.
         upcoming: with delayed scaling, the scale of the next step; None otherwise.
+        memory: what a remedy or a scheme keeps of it, by name: in the parameter's shape, or of no dimension.
         keys: int64 [uses]; where its random bits begin, one use after the other.
         before_load: what was here before state dicts were loaded since the last step; to be cleared with it.
         flips, seen: level flips and regrid flips, int64 [2], among `seen` elements times steps.
     """
 
-    def __init__(self, name: str, param: nn.Parameter, plan: Plan, channels: Seen, keys: Tensor) -> None:
+    def __init__(
+        self, name: str, param: nn.Parameter, plan: Plan, channels: Seen, keys: Tensor,
+        remembers: Callable[[Tensor], dict[str, Tensor]],
+    ) -> None:  # fmt: skip
         self.name, self.param, self.plan, self.channels, self.keys = name, param, plan, channels, keys
+        self.remembers = remembers  # master -> what a remedy keeps of it
         self.seen = 0  # elements times steps
         self.flips = torch.zeros(2, dtype=torch.int64, device=param.device)  # level and regrid flips among them
         self._inside = False  # whether the parameter holds the master
@@ -40,7 +45,7 @@ class Weight:
         self._grad: Tensor | None = None
         self._kernel_of: Library | None = None  # whose kernel it is that makes the next value
         self._kernel: Any = None
-        self.before_load: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        self.before_load: list[tuple[Tensor, Tensor, Tensor, Tensor | None, dict[str, Tensor]]] = []
         self.begin()
 
     def begin(self) -> None:
@@ -62,7 +67,17 @@ class Weight:
         self.channels.view(p).copy_(self.plan.format.round(view, scale=self.scale))
         self.written = p.clone()
         self.quantized = p
+        self.memory = self._new_memory()
         self._mark = (p._version, p.data_ptr())
+
+    def exchange(self, plan: Plan) -> None:
+        """From now on go by this plan, which is of the same format."""
+        self.plan, self._kernel_of = plan, None
+
+    def _new_memory(self) -> dict[str, Tensor]:
+        own = self.plan.begin(self.master, self.param.detach())
+        self._chooses = tuple(own)
+        return {**own, **self.remembers(self.master)}
 
     # -- what others have done ----------------------------------------------------------------------------------------
 
@@ -89,6 +104,10 @@ class Weight:
         now, before, master = (self.channels.view(w) for w in (p, self.written, self.master))
         new = written(now, before, master, self.scale, self.channels, self.plan) if noticed else now != before
         master.copy_(torch.where(new, now.to(master.dtype), master))
+        for name, fresh in (self._new_memory() if self.memory else {}).items():
+            if fresh.ndim:
+                kept, begun = self.channels.view(self.memory[name]), self.channels.view(fresh)
+                kept.copy_(torch.where(new, begun, kept))
         return False
 
     def settle(self, closely: bool = True) -> None:
@@ -132,9 +151,10 @@ class Weight:
             if torch.equal(p, self.written):
                 return
             again = [held for held in self.before_load if torch.equal(p, held[0].to(p))]
-            self.before_load = [*self.before_load[-1:], (self.written, self.master, self.scale, self.upcoming)]
+            before = (self.written, self.master, self.scale, self.upcoming, self.memory)
+            self.before_load = [*self.before_load[-1:], before]
             if again:
-                self.written, self.master, self.scale, self.upcoming = again[0]
+                self.written, self.master, self.scale, self.upcoming, self.memory = again[0]
                 self._fit(p)
                 return
         self.begin()
@@ -155,6 +175,10 @@ class Weight:
             self.written = torch.empty_like(p).copy_(self.written)
             self.scale, self.keys, self.flips = (t.to(p.device) for t in (self.scale, self.keys, self.flips))
             self.upcoming = None if self.upcoming is None else self.upcoming.to(p.device)
+            self.memory = {
+                name: torch.empty_like(p, dtype=kept.dtype).copy_(kept) if kept.ndim else kept.to(p.device)
+                for name, kept in self.memory.items()
+            }
 
     @property
     def narrow(self) -> bool:
@@ -218,16 +242,18 @@ class Weight:
 
     def next(self, kernels: Library | None, key: Tensor | None) -> Tensor:
         """Write the next quantized weight over the last one; level flips and regrid flips, int64 [2]."""
-        three = self.master, self.quantized, self.written
+        three, state = (self.master, self.quantized, self.written), [self.memory[name] for name in self._chooses]
         rows = [] if kernels is None else [self.channels.memory(t) for t in three]
         if kernels is not None and all(r is not None for r in rows):
             scales = [None if s is None else s.view(-1, 1) for s in (self.scale, self.upcoming)]
             if kernels is not self._kernel_of:
                 self._kernel_of, self._kernel = kernels, kernels.kernel(step_rows, self.plan)
-            flips: Tensor = self._kernel(*rows, *scales, key)
+            kept = [self.channels.memory(t) if t.ndim else t for t in state]
+            flips: Tensor = self._kernel(*rows, *scales, key, *kept)
         else:
-            master, quantized, written = (self.channels.view(t) for t in three)
-            flips = step(self.plan, self.channels, master, quantized, written, self.scale, self.upcoming, key)
+            views = [self.channels.view(t) for t in three]
+            kept = [self.channels.view(t) if t.ndim else t for t in state]
+            flips = step(self.plan, self.channels, *views, self.scale, self.upcoming, key, kept)
         self._mark_now()
         return flips
 
@@ -243,12 +269,15 @@ class Weight:
 
     def state(self) -> dict[str, Tensor]:
         found = {"masters": self.master, "quantized": self.param.detach(), "scales": self.scale}
-        return found if self.upcoming is None else {**found, "upcoming": self.upcoming}
+        found |= {} if self.upcoming is None else {"upcoming": self.upcoming}
+        return found | {f"memory/{name}": kept for name, kept in self.memory.items()}
 
     def why_not(self, state: Mapping[str, Any]) -> str:
         """Why this is no state of this weight; "" if it is."""
         for what, own in self.state().items():
-            saved = state[what][self.name]
+            saved = state.get(what, {}).get(self.name)
+            if saved is None:
+                return f"{what} of {self.name!r} are not in it"
             if saved.shape != own.shape:
                 return f"{what} of {self.name!r} have shape {tuple(saved.shape)}, not {tuple(own.shape)}"
             if saved.dtype != own.dtype:
