@@ -17,6 +17,7 @@ from .members import AfterLoad
 from .optimizers import Besides
 from .parameters import chosen, quantizable
 from .rules import Scheme
+from .schemes import scheme as named
 from .trials import check
 from .weight import Weight
 
@@ -146,6 +147,12 @@ def attach_weights_(
     besides = Besides(*(options.get(key, value) for key, value in _BESIDES.items()))
     for one in optimizers:
         besides.admit(one, {id(p) for p in quantizable(model).values()})
+    rule = named(scheme, options.get("format"), options.get("width"))
+    follows = [one for one in (options.get("remedy"), rule) if getattr(one, "follows", False)]
+    if follows and options.get("steps") is None:
+        raise ValueError(
+            f"{type(follows[0]).__name__} follows the training's progress: give steps=, all of its optimizer steps"
+        )
     weights = AttachedWeights(model, scheme, **options)
     for one in optimizers:
         weights.keep_wide(one)
