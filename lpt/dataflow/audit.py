@@ -51,7 +51,8 @@ class Audit(TorchDispatchMode):
 
     Args:
         flow: the handle of `attach_`; A and E must be on the grids of its formats.
-        weights: the model's quantized weights; None means that weights are in full precision by choice.
+        weights: the model's quantized weights, among which one in full precision is on no grid; None, or those of a
+            scheme over fp32, means that all are in full precision by choice.
     """
 
     def __init__(self, flow: Flow, weights: QuantizedWeights | None = None) -> None:
@@ -102,15 +103,23 @@ class Audit(TorchDispatchMode):
         """The operands that lie on no declared grid."""
         return [o for o in self.operands if not o.grid]
 
-    def covered(self, backward: bool = False) -> float:
-        """Share of the forward (or backward) multiply-accumulates whose operands all lie on their grids."""
-        products: dict[int, list[Operand]] = {}
+    def products(self) -> dict[int, list[Operand]]:
+        """The operands of each product."""
+        found: dict[int, list[Operand]] = {}
         for o in self.operands:
-            if o.backward == backward:
-                products.setdefault(o.product, []).append(o)
-        total = sum(product[0].macs for product in products.values())
-        covered = sum(product[0].macs for product in products.values() if all(o.grid for o in product))
-        return covered / total if total else 0.0
+            found.setdefault(o.product, []).append(o)
+        return found
+
+    def covered(self, backward: bool = False, module: str | None = None) -> Any:
+        """Share of the forward (or backward) multiply-accumulates whose operands all lie on their grids.
+
+        Args:
+            module: of this module alone; the result is None if it has none.
+        """
+        own = [p for p in self.products().values() if p[0].backward == backward and module in (None, p[0].module)]
+        total = sum(product[0].macs for product in own)
+        covered = sum(product[0].macs for product in own if all(o.grid for o in product))
+        return covered / total if total else (0.0 if module is None else None)
 
     def _record(self, packet: Any, position: str, value: Tensor, macs: int) -> None:
         name = self._parameters.get(value.untyped_storage().data_ptr(), "")
@@ -129,8 +138,10 @@ class Audit(TorchDispatchMode):
         return any(dual.untyped_storage().data_ptr() == pointer for dual in self._mode.duals or [])
 
     def _weight_grid(self, name: str) -> str:
-        if self.weights is None or name not in self.weights.params:
+        if self.weights is None or self.weights.scheme.format.name == "fp32":
             return "W fp32"
+        if name not in self.weights.params:
+            return ""
         p = self.weights.by_channel(name, self.weights.params[name].detach())
         return "W" if torch.equal(self.weights.scheme.format.round(p, scale=self.weights.scales[name]), p) else ""
 

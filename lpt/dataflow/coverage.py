@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.func import functional_call
 from torch.nn.utils import parametrize
-from torch.utils import _pytree as pytree
 
+from ..weights import QuantizedWeights
+from ..weights.attach import ATTACHED as WEIGHTS
 from .audit import Audit
+from .auditing import audited
 from .flow import INPUT, Flow
-from .switching import products_off
 
 KINDS = ("activation", "error", "gradient")
 
@@ -23,13 +21,16 @@ class Report:
     def __init__(self, flow: Flow, example: Any = None) -> None:
         self.audit: Audit | None = None
         self.failed = ""  # why the backward products were not seen
+        self.weights: QuantizedWeights | None = flow.model.__dict__.get(WEIGHTS)
         if example is not None:
-            self.audit, self.failed = _audited(flow, example)
-        self.rows = [*_arguments(flow), *_modules(flow)]
+            self.audit, self.failed = self._audited(flow, example)
+        rows = [*_arguments(flow), *_modules(flow, self.weights)]
+        self.rows = rows if self.audit is None else [self._measured(row) for row in rows]
         self.notes = _notes(flow)
 
     def __str__(self) -> str:
-        head = ("module", "type", "A", "E", "G", "left out because")
+        shares = () if self.audit is None else ("forward", "backward")
+        head = ("module", "type", "A", "E", "W", "G", *shares, "left out because")
         table = [head, *self.rows]
         widths = [max(len(row[i]) for row in table) for i in range(len(head))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -45,32 +46,46 @@ class Report:
                 if not self.failed
                 else f"the backward products were not seen: {self.failed}"
             )
-            share = 100 * self.audit.covered()
-            lines.append(f"{share:.1f} % of the forward multiply-accumulates use quantized activations")
+            share, what = 100 * self.audit.covered(), "activations" + " and weights" * (self.weights is not None)
+            lines.append(f"{share:.1f} % of the forward multiply-accumulates use quantized {what}")
         return "\n".join(lines)
+
+    def _audited(self, flow: Flow, example: Any) -> tuple[Audit, str]:
+        args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+        return audited(flow, lambda: flow.model(*args), self.weights)
+
+    def _measured(self, row: tuple[str, ...]) -> tuple[str, ...]:
+        """The row with the shares of the module's own multiplications that are covered, forward and backward."""
+        assert self.audit is not None
+        cells = [self.audit.covered(back, row[0]) for back in (False, True)]
+        return (*row[:-1], *("-" if share is None else f"{100 * share:.0f} %" for share in cells), row[-1])
 
 
 def _arguments(flow: Flow) -> list[tuple[str, ...]]:
     """A row for each argument of the model, once it has run; before, one for what the first will get."""
     entrance = flow.placing.entrance
     if not entrance.looked:
-        return [(INPUT, "", _label(flow, INPUT, "activation"), "-", "-", "")] if INPUT in flow.edges else []
+        return [(INPUT, "", _label(flow, INPUT, "activation"), "-", "-", "-", "")] if INPUT in flow.edges else []
     rows: list[tuple[str, ...]] = []
     for place, reason in sorted(entrance.chosen.items()):
         if place in entrance.met:
             got = "-" if reason or INPUT not in flow.edges else _label(flow, INPUT, "activation")
             why = reason or ("" if INPUT in flow.edges else "fp32 by choice")
-            rows.append((f"{INPUT} {entrance.arguments.printed(place)}", "", got, "-", "-", why))
+            rows.append((f"{INPUT} {entrance.arguments.printed(place)}", "", got, "-", "-", "-", why))
     return rows
 
 
-def _modules(flow: Flow) -> list[tuple[str, ...]]:
+def _modules(flow: Flow, weights: QuantizedWeights | None) -> list[tuple[str, ...]]:
     named = dict(flow.model.named_modules())
-    owners = {name.rpartition(".")[0] for name in flow.gradients}
+    w: dict[str, str] = (
+        {} if weights is None else {n.rpartition(".")[0]: weights.scheme.format.name for n in weights.names}
+    )
+    owners = {name.rpartition(".")[0] for name in flow.gradients} | w.keys()
     listed = [n for n in named if n in flow.edges or n in flow.left_out or n in owners]
     rows: list[tuple[str, ...]] = []
     for n in listed:
-        rows.append((n, type(named[n]).__name__, *(_label(flow, n, kind) for kind in KINDS), _why(flow, n)))
+        a, e, g = (_label(flow, n, kind) for kind in KINDS)
+        rows.append((n, type(named[n]).__name__, a, e, w.get(n, "-"), g, _why(flow, n)))
     return rows
 
 
@@ -108,38 +123,3 @@ def _notes(flow: Flow) -> list[str]:
     if not flow.placing.known and flow.edges:
         notes.append("which product is last is a guess by the modules' order until the first forward pass")
     return notes
-
-
-def _audited(flow: Flow, example: Any) -> tuple[Audit, str]:
-    """The products of one pass forward and back, and why there was none back."""
-    model = flow.model
-    training = [module for module in model.modules() if module.training]
-    # Views, so that nothing arrives in any `.grad`; they lie where the parameters lie.
-    weights = {name: p.view_as(p) for name, p in model.named_parameters() if p.requires_grad}
-    model.eval()
-    failed = ""
-    try:
-        flow.placing.still = flow.stepped  # a report in the middle of training changes no roles
-        # The audit finds modules by their gradients, and looks for the Edges' grids, not for those of products.
-        with torch.enable_grad(), Audit(flow) as audit, flow.probe(), products_off(model):
-            args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-            out = functional_call(model, weights, args)
-            try:
-                _backward(list(weights.values()), out)
-            except RuntimeError as error:
-                failed = str(error).strip().splitlines()[0]
-    finally:
-        flow.placing.still = False
-        for module in training:
-            module.training = True
-    return audit, failed
-
-
-def _backward(weights: list[Tensor], out: Any) -> None:
-    """Random errors through every product."""
-    made = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
-    if not made or not weights:
-        raise RuntimeError("nothing of the model requires a gradient")
-    generator = torch.Generator().manual_seed(0)
-    errors = [torch.randn(x.shape, generator=generator).to(x) for x in made]
-    torch.autograd.grad(made, weights, errors, allow_unused=True)

@@ -141,7 +141,8 @@ def _trace(model: nn.Module, name: str) -> tuple[fx.Graph, dict[str, nn.Module]]
         kind = type(root.get_submodule(where)).__name__
         raise UserError(
             f"{name} cannot be traced, so its sums and products would stay invisible: in {where} ({kind}): {error}. "
-            "Choose another model, or write the residual sums of this one with lpt.ops"
+            "Choose another model, or write the residual sums of this one with lpt.ops; if it is an `if`, `assert` or "
+            "`len` on a tensor or its shape, move that out of this forward, or take visible_, which goes by parts"
         ) from error
     if not isinstance(graph.output_node().args[0], fx.Node):
         kind = type(graph.output_node().args[0]).__name__.removeprefix("immutable_")

@@ -25,7 +25,7 @@ from ..data.places import place
 from ..errors import UserError
 from ..tasks.task import Task
 from ..weights.closures import why_not
-from . import code, saved, summary
+from . import code, covered, saved, summary
 from .build import build, flag, maker, numbers, told, whole
 from .folder import RunFolder, replace, run_name
 from .messages import missing
@@ -126,6 +126,9 @@ class Experiment:
         unit = getattr(data, "unit", "examples")
         print(f"{data.name}: {data.source}; {len(data.train)} + {len(data.val)} {unit}", file=sys.stderr)
         print(f"{self.names['model']}: {size:,} parameters; {self.task.total_steps} steps", file=sys.stderr)
+        found = covered.of_run(self.task, self.quantization)
+        self.folder.write_summary(coverage=round(found.share, 6), coverage_missing=list(found.missing))
+        print(found, file=sys.stderr)
         print(f"{self.folder.path}/", file=sys.stderr, flush=True)
 
     def _close(self, status: str) -> None:

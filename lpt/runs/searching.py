@@ -22,7 +22,7 @@ from ..report.ranking import LABELLED, draw
 from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve
 from ..tasks.task import Task
-from . import code, summary
+from . import code, covered, summary
 from .build import build, flag, told, whole
 from .experiment import quiet
 from .folder import RunFolder, replace, run_name
@@ -104,6 +104,10 @@ def _measure(
     print(f"{title}, weights of {file}; {len(formats)} formats, {len(batches)} batches of {task.batch_size}",
           file=sys.stderr)  # fmt: skip
     print(f"{folder.path}/", file=sys.stderr, flush=True)
+
+    found = covered.of_search(task)
+    print(found, file=sys.stderr, flush=True)
+    folder.write_summary(coverage=round(found.share, 6), coverage_missing=list(found.missing))
 
     def loss(model: Any, batch: list[Any]) -> Any:
         return task.loss(batch[0])[0]

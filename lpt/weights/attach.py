@@ -21,7 +21,7 @@ from .schemes import scheme as named
 from .trials import check
 from .weight import Weight
 
-_ATTACHED = "_lpt_weights"  # where a model keeps its handle
+ATTACHED = "_lpt_weights"  # where a model keeps its handle
 
 Optimizer = torch.optim.Optimizer
 
@@ -35,7 +35,7 @@ class AttachedWeights(QuantizedWeights):
 
     def __init__(self, model: nn.Module, scheme: str | Scheme = "log4_hyst", **options: Any) -> None:
         super().__init__(model, scheme, **options)
-        model.__dict__[_ATTACHED] = self
+        model.__dict__[ATTACHED] = self
         self._members.attached = True
         _listen(self)
 
@@ -64,7 +64,7 @@ class AttachedWeights(QuantizedWeights):
         """Give the parameters their masters back, and let go of the model and of its optimizers."""
         super().remove()
         _listening.discard(self)
-        self.model.__dict__.pop(_ATTACHED, None)
+        self.model.__dict__.pop(ATTACHED, None)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -133,7 +133,7 @@ def attach_weights_(
     optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
     for one in optimizers:
         check(one)
-    if _ATTACHED in model.__dict__:
+    if ATTACHED in model.__dict__:
         raise ValueError(
             "this model's weights are attached to an optimizer already, and any further optimizer that holds them will "
             "do without attaching; for another scheme call remove() on their handle first"

@@ -1,0 +1,152 @@
+"""One pass forward and back under the audit, and what it says in one line: how much of the work is on the grids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module  # what torch.func.functional_call is made of
+from torch.utils import _pytree as pytree
+
+from ..weights import QuantizedWeights
+from .attach_products import Multiplied
+from .audit import Audit, Operand
+from .audit_products import ProductsAudit
+from .flow import Flow
+from .switching import products_off
+
+CURE = (
+    "Values that no module makes: lpt.models.visible_(model, x) makes modules of the operations in its parts, or write "
+    "them as lpt.ops (docs/own.md)"
+)
+HIDDEN = "Kernels hide their products: take modules that spell them out (docs/own.md)"
+SHOWN = 4  # modules that are named
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a model's work is done on the grids that were asked for.
+
+    Attributes:
+        share: of the multiplications, forward and backward, those whose two operands lie on their grids, 0 to 1.
+        kinds: what is rounded, of "A", "E" and "W".
+        missing: what is not, "products in blocks.*.attn", the largest first; what hides its products comes last.
+        hidden: whether something does, so that `share` is of what can be seen.
+        failed: why the backward products were not seen; "" if they were.
+    """
+
+    share: float
+    kinds: tuple[str, ...]
+    missing: tuple[str, ...]
+    hidden: bool
+    failed: str
+
+    def __str__(self) -> str:
+        if not self.kinds:
+            return "coverage: nothing is rounded"
+        full = [kind for kind in "AEW" if kind not in self.kinds]
+        text = f"coverage: {100 * self.share:.1f} % of the multiplications have both operands on the grids of "
+        text += f"{', '.join(self.kinds)}" + (f" ({', '.join(full)} in full precision)" if full else "")
+        if self.failed:
+            text += f"; those of the backward pass were not seen: {self.failed}"
+        if not self.missing:
+            return text
+        more = f" and {len(self.missing) - SHOWN} more" if len(self.missing) > SHOWN else ""
+        return f"{text}\n  not so: {', '.join(self.missing[:SHOWN])}{more}. {HIDDEN if self.hidden else CURE}"
+
+
+def audited(flow: Flow, forward: Callable[[], Any], weights: QuantizedWeights | None = None) -> tuple[Audit, str]:
+    """The products of `forward()` and of its way back to the parameters, in evaluation; and why there was none back.
+
+    Scales stay as they are, and so does everything else of the model. Errors are random numbers.
+    """
+    model = flow.model
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    failed = ""
+    try:
+        flow.placing.still = flow.stepped  # a report in the middle of training changes no roles
+        # The audit finds modules by their gradients, and looks for the Edges' grids, not for those of products.
+        with torch.enable_grad(), Audit(flow, weights) as audit, flow.probe(), products_off(model):
+            with _views(model) as inputs:
+                out = forward()
+            try:
+                backward(inputs, out)
+            except RuntimeError as error:
+                failed = str(error).strip().splitlines()[0]
+    finally:
+        flow.placing.still = False
+        for module in training:
+            module.training = True
+    return audit, failed
+
+
+@contextmanager
+def _views(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Within, views stand for the parameters: no hook of a parameter runs, and the views lie where they lie."""
+    views = {name: p.view_as(p) for name, p in model.named_parameters() if p.requires_grad}
+    with _reparametrize_module(model, views, tie_weights=True):
+        yield list(views.values())
+
+
+def backward(inputs: Sequence[Tensor], out: Any) -> None:
+    """Random errors through every product."""
+    made = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
+    if not made or not inputs:
+        raise RuntimeError("nothing of the model requires a gradient")
+    generator = torch.Generator().manual_seed(0)
+    errors = [torch.randn(x.shape, generator=generator).to(x) for x in made]
+    torch.autograd.grad(made, list(inputs), errors, allow_unused=True)
+
+
+def coverage(
+    flow: Flow, forward: Callable[[], Any], weights: QuantizedWeights | None = None, products: Multiplied | None = None
+) -> Coverage:
+    """How much of `forward()` and of its way back is done on grids: those of `flow` and `weights`, or of `products`.
+
+    A weight in full precision counts as covered only if `weights` is None or fp32 throughout.
+    """
+    audit, failed = audited(flow, forward, weights)
+    rounding = set() if products is None else _rounding(products, forward)
+    asked = {
+        kind: any(f.name != "fp32" for f in formats) for kind, formats in (("A", audit.activation), ("E", audit.error))
+    }
+    asked["W"] = weights is not None and weights.scheme.format.name != "fp32"
+    kinds = tuple(kind for kind, wanted in asked.items() if wanted or (products is not None and products.rounding))
+    total = covered = 0
+    lost: dict[str, int] = {}
+    for operands in audit.products().values():
+        total += operands[0].macs
+        bad = [o for o in operands if not o.grid]
+        if (operands[0].module, operands[0].backward) in rounding or not bad:
+            covered += operands[0].macs
+        else:
+            for name in {_name(o) for o in bad}:
+                lost[name] = lost.get(name, 0) + operands[0].macs
+    hidden = any(o.position == "hidden" or (not o.grid and o.module in flow.left_out) for o in audit.operands)
+    share = covered / total if total else 0.0
+    return Coverage(share, kinds, tuple(sorted(lost, key=lambda name: -lost[name])), hidden, failed)
+
+
+def _name(o: Operand) -> str:
+    """For people, alike for blocks that differ in their numbers."""
+    where = re.sub(r"\d+", "*", o.parameter or o.module)
+    return f"{where}, not quantized" if o.parameter else f"products in {where or 'the model itself'}"
+
+
+def _rounding(products: Multiplied, forward: Callable[[], Any]) -> set[tuple[str, bool]]:
+    """Modules, and whether it is their backward pass, all of whose operands `products` rounds."""
+    with torch.enable_grad(), products.probe(), ProductsAudit(products) as audit:
+        with _views(products.model) as inputs:
+            out = forward()
+        backward(inputs, out)
+    found: dict[tuple[str, bool], bool] = {}
+    for o in audit.operands:
+        place = (o.module, o.slot not in ("x", "w"))
+        found[place] = found.get(place, True) and o.on_grid and o.format != "fp32"
+    return {place for place, whole in found.items() if whole}
