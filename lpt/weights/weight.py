@@ -251,9 +251,9 @@ class Weight:
             kept = [self.channels.memory(t) if t.ndim else t for t in state]
             flips: Tensor = self._kernel(*rows, *scales, key, *kept)
         else:
-            views = [self.channels.view(t) for t in three]
-            kept = [self.channels.view(t) if t.ndim else t for t in state]
-            flips = step(self.plan, self.channels, *views, self.scale, self.upcoming, key, kept)
+            master, quantized, written = (self.channels.view(t) for t in three)
+            seen = [self.channels.view(t) if t.ndim else t for t in state]
+            flips = step(self.plan, self.channels, master, quantized, written, self.scale, self.upcoming, key, seen)
         self._mark_now()
         return flips
 
