@@ -30,7 +30,7 @@ $(RUN):
 
 $(VENV)/.installed: pyproject.toml | $(RUN)
 	@echo "Installing lpt and what it needs into $(VENV); the first time this takes some minutes"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e .
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[all]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(RUN)

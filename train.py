@@ -2,8 +2,7 @@
 
 import sys
 
-import scripts  # noqa: F401  (how threads wait: before torch)
-from lpt.runs.run import main
+from lpt.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

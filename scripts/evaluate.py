@@ -1,49 +1,11 @@
-"""Evaluate a run in any format: `python scripts/evaluate.py outputs/RUN [format=int8] [weights=int4] [key=value ...]`.
-
-RUN is the folder of a run (its last checkpoint is taken) or a checkpoint's file (.../checkpoints/best.ckpt).
-Without more, formats and weights are the run's own. `weights=` rounds the run's full-precision masters to nearest.
-A language model also writes: sample=200 (tokens) [temperature=0.8] [seed=1] [prompt="The "].
-Exit code: 0 done, 2 a mistake in the command.
-"""
+"""Evaluate a run in any format: `python scripts/evaluate.py --help`."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
 
-import scripts  # noqa: F401  (how threads wait: before torch)
-
-# isort: split
-
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from lpt.errors import UserError
-from lpt.runs.messages import readable
-from lpt.runs.terminal import say, show_anything
-
-
-def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if arguments else 2
-    from lpt.runs.evaluation import metrics, prepared
-    from lpt.runs.sampling import Wish
-
-    show_anything()
-    try:
-        wish, overrides = Wish.among(arguments[1:])
-        task = prepared(arguments[0], overrides)
-        text = wish.of(task) if wish else ""
-        figures = metrics(task)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {readable(error)}", file=sys.stderr)
-        return 2
-    say("\n".join(f"{name:<14} {value:.6g}" for name, value in figures.items()))
-    if wish:
-        say(f"\n{text}")
-    return 0
-
+from lpt.commands.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,12 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
 
-import scripts  # noqa: F401  (how threads wait: before torch)
-
-# isort: split
-
-from lpt.runs.run import main
-from lpt.runs.searching import rank
+from lpt.commands.search import main
 
 if __name__ == "__main__":
-    sys.exit(main("search", rank))
+    sys.exit(main())

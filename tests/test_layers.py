@@ -16,6 +16,7 @@ FLOORS = [
     {"tasks", "callbacks", "report"},
     {"runs"},
     {"reproductions", "benchmarks"},
+    {"commands"},
 ]
 FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
 LOOSE = {"__init__", "errors"}  # open to all floors; the package itself shows what is on the lower two

@@ -16,7 +16,7 @@ from ..data.places import place
 from ..errors import UserError
 from ..report import page, sections
 from ..report.runs import read
-from ..runs.messages import CONF
+from ..runs.messages import CONF, ROOT
 from ..runs.terminal import say
 from .launch import AT_A_TIME, LOCAL, check, launch, work
 from .plan import SIZES, Plan, Run, known, sizes_of
@@ -131,7 +131,7 @@ def reproduce(name: str, words: Sequence[str]) -> int:
     if asked.run is not None:
         return _one(every, asked.run, asked.threads)
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CONF.parent), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     failed = {}
     if asked.jobs:
         logs = _folder(asked.outputs / "logs")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..runs.messages import CONF
 from .plan import Run
 
 LOCAL = "local"
@@ -195,8 +194,8 @@ def _by_hydra(waiting: list[Run], logs: Path, launcher: list[str], show: Progres
 def _sweep(program: str, batch: list[Run], logs: Path, launcher: list[str], show: Progress) -> int:
     jobs = logs / f"jobs-{program}.jsonl"
     jobs.write_text("".join(json.dumps([*run.overrides, "resume=true"]) + "\n" for run in batch), encoding="utf-8")
-    script = CONF.parent / ("train.py" if program == "config" else "scripts/search_formats.py")
-    command = [sys.executable, str(script), "-m", *launcher, f"hydra.sweeper.jobs={jobs}"]
+    module = f"lpt.commands.{'train' if program == 'config' else 'search'}"
+    command = [sys.executable, "-m", module, "-m", *launcher, f"hydra.sweeper.jobs={jobs}"]
     command += [f"hydra.sweep.dir={logs / 'sweep'}"]
     with (logs / "sweep.log").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

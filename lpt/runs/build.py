@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ..errors import UserError
+from .extras import absent
 
 
 @contextmanager
@@ -22,9 +23,9 @@ def told(where: str) -> Iterator[None]:
     except UserError:
         raise
     except InstantiationException as error:
-        raise UserError(f"{where}: {error.__cause__ or error}") from error
+        raise UserError(f"{where}: {absent(error) or error.__cause__ or error}") from error
     except (ValueError, TypeError, OSError, ImportError) as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {absent(error) or error}") from error
 
 
 def build(where: str, node: DictConfig, **given: Any) -> Any:

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import SweepFailed, UserError
 from ..execution.heap import keep_freed_memory
 from . import code
+from .extras import absent
 from .folder import ANOTHER
 from .messages import CONF, readable, top_level
 from .named import spell_out
@@ -90,7 +91,10 @@ def job(cfg: DictConfig, work: Work) -> int:
     except OSError as error:
         print(f"error: {error}: the run stopped; resume=true goes on from its last checkpoint", file=sys.stderr)
         return OURS
-    except Exception:
+    except Exception as error:
+        if told := absent(error):
+            print(f"error: {told}", file=sys.stderr)
+            return USERS
         traceback.print_exc()
         return OURS
     finally:

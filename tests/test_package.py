@@ -1,0 +1,107 @@
+"""lpt as a package: the wheel, its commands from another folder, and what is told where a package is missing."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lpt.runs.extras import absent, extras
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(ROOT)]
+    subprocess.run(pip, check=True, capture_output=True)
+    [made] = out.glob("*.whl")
+    return made
+
+
+def test_the_wheel_holds_what_a_clone_holds(wheel: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "lpt", "conf", "hydra_plugins"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a clone: git lists no files")
+    kept = {f"lpt/{name}" if name.startswith("conf/") else name for name in listed.stdout.split()}
+    with zipfile.ZipFile(wheel) as inside:
+        assert kept <= set(inside.namelist())
+        assert not [name for name in inside.namelist() if name.startswith(("tests/", "scripts/", "outputs/"))]
+
+
+def test_the_main_job_runs_from_another_folder_with_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
+    """In an environment of its own that borrows, from the present one, everything but lpt."""
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    target = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as inside:
+        inside.extractall(target)
+    # Links in site-packages are followed for the present environment's folder only, so its link to the clone is not.
+    path = os.pathsep.join([str(target), sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def run(code: str, *words: str) -> str:
+        command = [str(python), "-c", code, *words]
+        done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert str(target) in run("import lpt; print(lpt.__file__)")
+    words = ["trainer.max_steps=2", "data.train_limit=64", "indicators=none", "logger.mode=disabled", "compile=false"]
+    train = "import sys; from lpt.commands.train import main; sys.exit(main())"
+    assert "accuracy" in run(train, *words, "progress=false")
+    [made] = (elsewhere / "outputs").iterdir()
+    evaluate = "import sys; from lpt.commands.evaluate import main; sys.exit(main())"
+    assert "val/accuracy" in run(evaluate, f"outputs/{made.name}")
+
+
+def test_lpt_needs_torch_alone() -> None:
+    """Rounding, data flow, products, weights and the built-in models in a plain loop, with nothing else to import."""
+    code = """
+import sys
+
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BANNED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+BANNED = {"scipy", "matplotlib", "torchvision", "pytorch_lightning", "hydra", "omegaconf", "yaml", "tqdm", "PIL", "wandb",
+          "timm", "plotly", "jinja2", "tokenizers", "sacrebleu", "torchmetrics", "pycocotools", "sklearn"}
+import torch
+sys.meta_path.insert(0, Only())
+import lpt
+from lpt.models import resnet
+
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradient="fp134"))
+weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
+loss = torch.nn.functional.cross_entropy(model(torch.randn(8, 1, 8, 8)), torch.randint(4, (8,)))
+loss.backward()
+flow.step()
+optimizer.step()
+print(float(loss))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+    assert {"wandb", "timm", "pycocotools", "tokenizers", "plotly"} <= set(extras())
+    assert extras()["wandb"] == "wandb" and extras()["sacrebleu"] == "text"
+    missing = ModuleNotFoundError("No module named 'timm.models'", name="timm.models")
+    assert absent(missing) == "timm is not installed, and this needs it: pip install 'lpt[timm]'"
+    outer = ValueError("model")
+    outer.__cause__ = ModuleNotFoundError("Requirement 'wandb>=0.12.10' not met")
+    assert absent(outer) == "wandb is not installed, and this needs it: pip install 'lpt[wandb]'"
+    assert absent(ModuleNotFoundError("No module named 'mine'", name="mine")) is None
+    assert absent(ValueError("something else")) is None
