@@ -88,7 +88,7 @@ class Product:
             key = keys[_USES.index(name)] if keys is not None and slot.random else None
             y = self._rounded(slot, y, self._dim(name), key)
         if transform is not None and name in _FIRST:
-            y = y / left_over(size)
+            y = y / left_over(size, transform.orthonormal)
         return kind.restored(name[-1], y, t)
 
     def passing(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> Tensor | None:
@@ -111,19 +111,19 @@ class Product:
         if over is not None:
             dim = kind.dims["wgrad_x"]
             size = over.fitting(y.shape[dim])
-            y = undone(y, dim, size, self._signs("dgrad_e", keys, g.device))
+            y = undone(y, dim, size, self._signs("dgrad_e", keys, g.device), over.orthonormal)
         if transform is not None:
             dim = kind.dims[name]
             size = transform.fitting(y.shape[dim])
             signs = self._signs(name, keys, g.device)
             if not turned:
-                y = transformed(y, dim, size, signs)
+                y = transformed(y, dim, size, signs, transform.orthonormal)
             elif name == "w":  # x had been divided by it
-                y = y * left_over(size)
+                y = y * left_over(size, transform.orthonormal)
         if passing is not None:
             y = torch.where(kind.arranged(name, passing), y, 0.0)
         if transform is not None:
-            y = undone(y, dim, size, signs)
+            y = undone(y, dim, size, signs, transform.orthonormal)
         return kind.restored(name, y, g)
 
     def used(self, kind: Kind, name: str, q: Tensor, keys: Tensor | None) -> Tensor:
@@ -133,9 +133,9 @@ class Product:
             return q
         y, dim = kind.arranged(name, q), kind.dims[name]
         size = transform.fitting(y.shape[dim])
-        y = y * left_over(size) if name in _FIRST else y
+        y = y * left_over(size, transform.orthonormal) if name in _FIRST else y
         signs = self._signs(name, keys, q.device)
-        return kind.restored(name, undone(y, dim, size, signs), q)
+        return kind.restored(name, undone(y, dim, size, signs, transform.orthonormal), q)
 
     def kept(self, kind: Kind, name: str, t: Tensor, q: Tensor, keys: Tensor | None) -> Tensor:
         """What the backward slot `name` needs of an operand t, of which the forward product used q."""
@@ -159,11 +159,11 @@ class Product:
         if name == "dgrad_e" and (over := self._over_tokens()) is not None:
             dim = kind.dims["wgrad_e"]
             size = over.fitting(y.shape[dim])
-            y = transformed(y, dim, size, self._signs(name, keys, t.device))
+            y = transformed(y, dim, size, self._signs(name, keys, t.device), over.orthonormal)
         if transform is not None:
             dim = kind.dims[name]
             size = transform.fitting(y.shape[dim])
-            y = transformed(y, dim, size, self._signs(name, keys, t.device))
+            y = transformed(y, dim, size, self._signs(name, keys, t.device), transform.orthonormal)
         return y, size
 
     def _over_tokens(self) -> Hadamard | None:

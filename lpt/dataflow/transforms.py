@@ -2,7 +2,8 @@
 
 With H the Sylvester matrix of size d (entries 1 and -1, H H = d I), S a diagonal of signs, and f the power of two
 2**-floor(log2(d) / 2): an operand x becomes f H S x, so that (f H S x)^T (f H S w) = d f**2 x^T w. What is left over,
-d f**2, is 1 for 16 and 64 and 2 for 32 and 128. All factors are powers of two and cancel without rounding.
+d f**2, is 1 for 16 and 64 and 2 for 32 and 128. All factors are powers of two and cancel without rounding. Where
+`orthonormal` is asked for, f is d**-1/2 instead, and nothing is left over but what rounding leaves.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..formats.noise import uniform
 
 
-def transformed(x: Tensor, dim: int, size: int, signs: Tensor | None) -> Tensor:
+def transformed(x: Tensor, dim: int, size: int, signs: Tensor | None, orthonormal: bool = False) -> Tensor:
     """f H S x along `dim`, each `size` elements by themselves; by sums and differences, so no product is hidden here.
 
     Raises:
@@ -21,18 +22,18 @@ def transformed(x: Tensor, dim: int, size: int, signs: Tensor | None) -> Tensor:
     """
     y = _cut(x, dim, size)
     y = y if signs is None else y * signs[:size].to(y.dtype)
-    return _joined(_butterflies(y, size), dim)
+    return _joined(_butterflies(y, size, orthonormal), dim)
 
 
-def undone(y: Tensor, dim: int, size: int, signs: Tensor | None) -> Tensor:
+def undone(y: Tensor, dim: int, size: int, signs: Tensor | None, orthonormal: bool = False) -> Tensor:
     """x of y = f H S x."""
-    x = _butterflies(_cut(y, dim, size), size) / left_over(size)
+    x = _butterflies(_cut(y, dim, size), size, orthonormal) / left_over(size, orthonormal)
     return _joined(x if signs is None else x * signs[:size].to(x.dtype), dim)
 
 
-def left_over(size: int) -> int:
+def left_over(size: int, orthonormal: bool = False) -> int:
     """d f**2."""
-    return 2 if (size.bit_length() - 1) % 2 else 1
+    return 1 if orthonormal else 2 if (size.bit_length() - 1) % 2 else 1
 
 
 def random_signs(size: int, key: Tensor) -> Tensor:
@@ -40,13 +41,14 @@ def random_signs(size: int, key: Tensor) -> Tensor:
     return torch.where(uniform(torch.empty(size, device=key.device), key) < 0.5, -1.0, 1.0)
 
 
-def _butterflies(y: Tensor, size: int) -> Tensor:
+def _butterflies(y: Tensor, size: int, orthonormal: bool) -> Tensor:
     half = 1
     while half < size:
         a, b = y.unflatten(-1, (-1, 2, half)).unbind(-2)
         y = torch.stack((a + b, a - b), -2).flatten(-3)
         half *= 2
-    return y * 2.0 ** -((size.bit_length() - 1) // 2)
+    octaves = size.bit_length() - 1
+    return y * 2.0 ** (-octaves / 2 if orthonormal else -(octaves // 2))
 
 
 def _cut(x: Tensor, dim: int, size: int) -> Tensor:

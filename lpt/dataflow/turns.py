@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 SIZES = (16, 32, 64, 128)
@@ -21,12 +21,16 @@ class Hadamard:
             beginning): 1 leaves the operands as they are.
         over: "sum"; or "tokens", of dgrad_e alone: along what that product does not sum over, and turned back in its
             result.
+        orthonormal: scaled by size^-1/2, which is rounded where the size is 32 or 128; otherwise by the next power of
+            two, and the product corrected by another, which is exact. The same to real-valued scales, but not to
+            powers of two.
     """
 
     size: int = 16
     signs: str | Sequence[int] = "fixed"
     fit: bool = False
     over: str = "sum"
+    orthonormal: bool = False
 
     def __post_init__(self) -> None:
         if self.size not in SIZES or isinstance(self.size, bool):
@@ -37,8 +41,9 @@ class Hadamard:
             object.__setattr__(self, "signs", tuple(self.signs))
             if len(self.signs) != self.size or not {*self.signs} <= {1, -1}:
                 raise ValueError(f"signs={list(self.signs)}: give {self.size} times 1 or -1, or none, fixed or fresh")
-        if not isinstance(self.fit, bool):
-            raise ValueError(f"fit={self.fit!r}: give true or false")
+        for key in ("fit", "orthonormal"):
+            if not isinstance(getattr(self, key), bool):
+                raise ValueError(f"{key}={getattr(self, key)!r}: give true or false")
         choice("over", self.over, "sum", "tokens")
 
     def fitting(self, n: int) -> int:
@@ -50,7 +55,12 @@ class Hadamard:
 
     def __str__(self) -> str:
         signs = self.signs if isinstance(self.signs, str) else "given"
-        parts = [f"H{self.size}", "" if signs == "none" else signs, "fit" if self.fit else ""]
+        parts = [
+            f"H{self.size}",
+            "" if signs == "none" else signs,
+            "fit" if self.fit else "",
+            "orthonormal" if self.orthonormal else "",
+        ]
         return " ".join(filter(None, [*parts, "over tokens" if self.over == "tokens" else ""]))
 
 
@@ -59,9 +69,9 @@ def hadamard(spec: Any) -> Hadamard | None:
     if spec is None or isinstance(spec, Hadamard):
         return spec
     if isinstance(spec, Mapping):
-        if odd := sorted(set(spec) - {"size", "signs", "fit", "over"}):
+        if odd := sorted(set(spec) - {field.name for field in fields(Hadamard)}):
             raise ValueError(
-                f"a transform has a size, signs, fit and over, got {odd[0]!r}: write {{size: 16, signs: fixed}}"
+                f"a transform has a size, signs, fit, over and orthonormal, got {odd[0]!r}: write {{size: 16, signs: fixed}}"
             )
         return Hadamard(**spec)
     return Hadamard(spec)

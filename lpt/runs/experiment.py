@@ -251,7 +251,10 @@ def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
     if weights == "custom":
         parts = [cfg.weights.scheme, cfg.weights.format, cfg.weights.width]
         weights = "_".join(shown(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
-    more = {group: choices[group] for group in ("products", "remedy") if choices.get(group, "none") != "none"}
+    groups = {group: str(choices.get(group) or "none") for group in ("products", "remedy", "recipe")}
+    more = {group: name for group, name in groups.items() if name not in ("none", "None")}
+    if "recipe" in more and more.get("products") == "custom":
+        del more["products"]  # which are the recipe's
     return {
         "model": str(cfg.model.get("name") or choices["model"]),
         "data": choices["data"],
