@@ -55,12 +55,8 @@ class Hadamard:
 
     def __str__(self) -> str:
         signs = self.signs if isinstance(self.signs, str) else "given"
-        parts = [
-            f"H{self.size}",
-            "" if signs == "none" else signs,
-            "fit" if self.fit else "",
-            "orthonormal" if self.orthonormal else "",
-        ]
+        parts = [f"H{self.size}", "" if signs == "none" else signs]
+        parts += [key for key in ("fit", "orthonormal") if getattr(self, key)]
         return " ".join(filter(None, [*parts, "over tokens" if self.over == "tokens" else ""]))
 
 
@@ -70,9 +66,8 @@ def hadamard(spec: Any) -> Hadamard | None:
         return spec
     if isinstance(spec, Mapping):
         if odd := sorted(set(spec) - {field.name for field in fields(Hadamard)}):
-            raise ValueError(
-                f"a transform has a size, signs, fit, over and orthonormal, got {odd[0]!r}: write {{size: 16, signs: fixed}}"
-            )
+            keys = "a transform has a size, signs, fit, over and orthonormal"
+            raise ValueError(f"{keys}, got {odd[0]!r}: write {{size: 16, signs: fixed}}")
         return Hadamard(**spec)
     return Hadamard(spec)
 
