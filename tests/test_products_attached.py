@@ -102,7 +102,10 @@ def test_report_rules_and_what_is_left_out() -> None:
              {"pattern": "head", **dict.fromkeys(SLOTS)}]  # fmt: skip
     names = [*model.state_dict()]
     handle = lpt.attach_products_(model, lpt.Products(**ALL, rules=rules, first=False))
-    rows = {line.split()[0]: line for line in handle.report().splitlines()}
+    over, *lines = handle.report().splitlines()
+    rows = {line.split()[0]: line for line in lines[:5]}
+    assert " ".join(over.split()) == "forward: y = x w^T dgrad: dx = e w wgrad: dw = e^T x"
+    assert [line.partition(":")[0] for line in lines[5:]] == ["stochastic", "H16 and the like"]
     assert [*rows] == ["module", "conv", "fc", "scores", "head"] and rows["module"].split()[2:8] == [*SLOTS]
     assert rows["fc"].split() == ["fc", "Linear", *["mxfp4"] * 6]
     assert rows["scores"].endswith("mxfp8_e5m2 stochastic H16 fixed")

@@ -25,6 +25,7 @@ class Angles(StepCallback):
         angle/gradient  the same with G's own quantization added
         saturation, underflow   shares of A's and E's elements beyond the largest level, and rounded to zero;
                         means over all Edges, apart as activation/saturation, error/saturation, ...
+        product/<slot>/saturation, product/<slot>/underflow   the same of the operands of products, means over them
 
     `per_layer` adds `angle/flow/layer/<name>` and `angle/gradient/layer/<name>`. The probe changes nothing in the
     training: not a buffer, a gradient, a scale or a random state. Frozen weights have no part in it.
@@ -57,9 +58,9 @@ class Angles(StepCallback):
         with untouched(task.model):
             with quantization.off():
                 reference = alike(gradients)
-            with quantization.probe(), flow.measure() as counts:
+            with quantization.probe(), flow.measure() as counts, quantization.measured_products() as lost:
                 quantized = alike(gradients)
-                metrics = shares(counts())
+                metrics = shares(counts()) | shares_of_slots(lost())
             rounded = flow.quantize_gradients(quantized)
         metrics |= self._angles("angle/flow", quantized, reference)
         metrics |= self._angles("angle/gradient", rounded, reference)
@@ -102,6 +103,16 @@ def shares(counts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         if both:
             metrics[what] = sum(both) / len(both)
     return metrics
+
+
+def shares_of_slots(lost: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Means over the products that have the slot."""
+    found: dict[str, list[float]] = {}
+    for slots in lost.values():
+        for slot, own in slots.items():
+            for what, share in own.items():
+                found.setdefault(f"product/{slot}/{what}", []).append(share)
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def alike(compute: Callable[[], Gradients]) -> Gradients:

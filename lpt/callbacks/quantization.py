@@ -85,6 +85,8 @@ class Quantization(pl.Callback):
         if self.compile:
             self.kernels = Library(wait=self.compile != "auto")
         self.flow.mode.kernels = self.weights.kernels = self.kernels
+        if self.products is not None:
+            self.products.switches.kernels, self.products.switches.packed = self.kernels, self.packed
 
     def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
         optimizer = trainer.optimizers[0]
@@ -119,6 +121,15 @@ class Quantization(pl.Callback):
         """Within, all is rounded as it is at present; nothing is observed, nothing moves."""
         with self.flow.probe(), nullcontext() if self.products is None else self.products.probe():
             yield
+
+    @contextmanager
+    def measured_products(self) -> Iterator[Callable[[], Any]]:
+        """Within, saturation and underflow of the products' operands are counted, see `Multiplied.measure`."""
+        if self.products is None:
+            yield dict
+            return
+        with self.products.measure() as counts:
+            yield counts
 
     def on_exception(self, trainer: pl.Trainer, task: Any, exception: BaseException) -> None:
         if hasattr(self, "weights"):

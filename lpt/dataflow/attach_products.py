@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .kinds import Convolution, Kind
-from .multiplying import Multiplying, Switches, kind_of
+from .multiplying import Multiplying, kind_of
 from .placing import rank
 from .product import Product
 from .roles import HIDES_PRODUCTS
-from .slots import PRODUCTS, SLOTS, Accumulate, Products, Slot
-from .switching import HANDLE
+from .slots import PRODUCTS, Accumulate, Products, Slot
+from .switching import HANDLE, Switches
+from .tabulating import Shares, tabulated
 
 
 class Multiplied:
@@ -51,8 +52,8 @@ class Multiplied:
                 self.left_out[name] = "fp32 by choice"
                 continue
             _check(name, module, kind, slots)
-            product = Product(name, kind, slots, products, rank())
-            self.rounding[name] = Multiplying(module, model, product, self.switches)
+            product = Product(name, kind, slots, products, rank(), self.switches)
+            self.rounding[name] = Multiplying(module, model, product)
         for multiplying in self.rounding.values():
             multiplying.module.__dict__["forward"] = multiplying
         self._full: frozenset[str] = frozenset()
@@ -84,19 +85,21 @@ class Multiplied:
                 del multiplying.module.__dict__["forward"]
         self.model.__dict__.pop(HANDLE, None)
 
+    @contextmanager
+    def measure(self) -> Iterator[Callable[[], Shares]]:
+        """Within, count; what it yields, called, gives for each product the shares of operands' elements.
+
+        By module name and slot: "saturation", those beyond the largest level, infinities aside, and "underflow", those
+        that became zero. Slots that share one rounded tensor count as one, the first. `report()` shows the last shares.
+        """
+        for multiplying in self.rounding.values():
+            multiplying.product.counts = {}
+        with _switched(self.switches, counting=True):
+            yield self._counted
+
     def report(self) -> str:
-        """A table: the six slots of each product, what was left out and why."""
-        modules = dict(self.model.named_modules())
-        rows = [("module", "type", *SLOTS, "left out because")]
-        for name, module in modules.items():
-            if name in self.rounding:
-                slots = self.rounding[name].product.slots
-                cells = [str(slots[slot]) if slot in slots else "-" for slot in SLOTS]
-                rows.append((name, type(module).__name__, *cells, ""))
-            elif name in self.left_out:
-                rows.append((name, type(module).__name__, *["-"] * len(SLOTS), self.left_out[name]))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        """A table: the six slots of each product, what was left out and why, and what the last `measure()` found."""
+        return tabulated(self.model, self.rounding, self.left_out, self._counted())
 
     def state_dict(self) -> dict[str, Tensor]:
         """How far the random bits of each product have advanced, by module name."""
@@ -116,6 +119,9 @@ class Multiplied:
             )
         for name, calls in own.items():
             calls.copy_(state[name])
+
+    def _counted(self) -> Shares:
+        return {name: found for name, m in self.rounding.items() if (found := m.product.shares())}
 
     # -- what is left out, and what is refused --------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ An operand is *arranged* to be rounded: what may be summed over is a dimension o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .laying import Lay
 from .slots import Accumulate
 
 _convolution = torch.ops.aten.convolution
@@ -28,10 +30,18 @@ class Kind(Protocol):
 
     Attributes:
         dims: slot -> the dimension of its arranged operand that blocks run along.
+        over: slot -> the same in the operand's lay (`laying`), in which nothing has to be moved.
     """
 
     @property
     def dims(self) -> dict[str, int]: ...
+
+    @property
+    def over(self) -> dict[str, str]: ...
+
+    def lay(self, operand: str, t: Tensor) -> Lay:
+        """How operand "x", "w" or "e" lies, if it is contiguous."""
+        ...
 
     def arranged(self, operand: str, t: Tensor) -> Tensor:
         """A view of operand "x", "w" or "e"."""
@@ -74,6 +84,10 @@ class Linear:
     accumulate: Accumulate | None = None
 
     dims = {"x": -1, "w": -1, "dgrad_e": -1, "dgrad_w": -2, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
+    over = {"x": "q", "w": "q", "dgrad_e": "q", "dgrad_w": "p", "wgrad_e": "p", "wgrad_x": "p"}  # noqa: RUF012
+
+    def lay(self, operand: str, t: Tensor) -> Lay:
+        return Lay(1, math.prod(t.shape[:-1]), t.shape[-1])
 
     def arranged(self, operand: str, t: Tensor) -> Tensor:
         return t if operand == "w" else t.reshape(-1, t.shape[-1])
@@ -104,6 +118,10 @@ class MatMul:
     accumulate: Accumulate | None = None
 
     dims = {"x": -1, "w": -2, "dgrad_e": -1, "dgrad_w": -1, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
+    over = {"x": "q", "w": "p", "dgrad_e": "q", "dgrad_w": "q", "wgrad_e": "p", "wgrad_x": "p"}  # noqa: RUF012
+
+    def lay(self, operand: str, t: Tensor) -> Lay:
+        return Lay(math.prod(t.shape[:-2]), *t.shape[-2:])
 
     def arranged(self, operand: str, t: Tensor) -> Tensor:
         return t
@@ -139,6 +157,17 @@ class Convolution:
     groups: int
 
     dims = {"x": -1, "w": -1, "dgrad_e": -1, "dgrad_w": -2, "wgrad_e": 0, "wgrad_x": 0}  # noqa: RUF012
+
+    @property
+    def over(self) -> dict[str, str]:
+        w = {"w": "p", "dgrad_w": "q"} if self.transposed else {"w": "q", "dgrad_w": "p"}
+        return {"x": "p", "dgrad_e": "p", "wgrad_e": "batch", "wgrad_x": "batch", **w}
+
+    def lay(self, operand: str, t: Tensor) -> Lay:
+        if operand == "w":  # of a transposed one it is (in, out / groups, pixels)
+            return Lay(self.groups, t.shape[0] // self.groups, t.shape[1], math.prod(t.shape[2:]))
+        batch, channels = t.shape[:2]
+        return Lay(batch * self.groups, channels // self.groups, math.prod(t.shape[2:]), batch=batch)
 
     @property
     def _options(self) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,28 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .kinds import Convolution, Kind, Linear, MatMul
+from .multiply import Multiply
 from .ops import Function
 from .ops import MatMul as MatMulModule
-from .product import Multiply, Product
+from .product import Product
 from .slots import Accumulate
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 
-@dataclass
-class Switches:
-    """What all products of one model do at present; shared by them and switched by their handle."""
-
-    on: bool = True  # round at all
-    observing: bool = True  # let random bits advance
-
-
 class Multiplying:
     """The forward pass of one module, in the place of its own."""
 
-    def __init__(self, module: nn.Module, root: nn.Module, product: Product, switches: Switches) -> None:
-        self.module, self.root, self.product, self.switches = module, root, product, switches
+    def __init__(self, module: nn.Module, root: nn.Module, product: Product) -> None:
+        self.module, self.root, self.product, self.switches = module, root, product, product.switches
         self.padded, self.padding_mode = _padding(module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:

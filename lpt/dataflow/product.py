@@ -1,9 +1,9 @@
-"""One product and its two gradients as one autograd function, which rounds the operands of each where they are used."""
+"""What the slots of one product make of its operands, and which random bits they draw."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,12 @@ from torch import Tensor
 from ..formats.eden import round_eden
 from ..formats.scaling import to_scale_0
 from .estimators import passes
+from .keeping import Kept
 from .kinds import Kind
+from .laying import Laid, is_tile, laid
+from .rounding import Rounding, fits_bfloat16, lost
 from .slots import PRODUCTS, SLOTS, Hadamard, Products, Slot, transform_of
+from .switching import Switches, again
 from .transforms import left_over, random_signs, transformed, undone
 
 _OF = {name: product for product, pair in PRODUCTS.items() for name in pair}  # slot -> its product
@@ -33,15 +37,23 @@ class Product:
         slots: those that ask for something.
         products: what else was asked for.
         rank: of this process. Activations and errors have random bits of their own on each; weights and signs do not.
+        switches: shared by all products of a model.
 
     Attributes:
         keys: int64, where the random bits of each use begin; None where none are used.
         calls: int64, 0-dim: how often the product ran in training, and so how far each key has moved.
         shared: slots of the backward pass -> the slot whose rounded tensor they read.
+        plain: of the slots that only round: how, where the operand lies.
+        counts: slot -> elements, those beyond the largest level, those that became zero.
     """
 
-    def __init__(self, name: str, kind: Kind, slots: Mapping[str, Slot], products: Products, rank: int) -> None:
-        self.kind, self._all = kind, dict(slots)
+    def __init__(
+        self, name: str, kind: Kind, slots: Mapping[str, Slot], products: Products, rank: int,
+        switches: Switches | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.kind, self._all = name, kind, dict(slots)
+        self.switches = switches or Switches()
+        self.counts: dict[str, Tensor] = {}
         self.rule, self.room = products.scale_rule, products.room
         self.leave()
         fresh = any(slot.turn is not None and slot.turn.signs == "fresh" for slot in slots.values())
@@ -61,8 +73,13 @@ class Product:
         self.slots = {name: slot for name, slot in self._all.items() if _OF[name] not in full}
         self.transforms = {product: transform_of(product, self.slots) for product in PRODUCTS}
         pairs = {"dgrad_w": "w", "wgrad_x": "x", "wgrad_e": "dgrad_e"}
-        self._wide = {name for name, slot in self.slots.items() if slot.rounds and not _fits_bfloat16(slot.grid)}
+        self._wide = {name for name, slot in self.slots.items() if slot.rounds and not fits_bfloat16(slot.grid)}
         self.shared = {b: a for b, a in pairs.items() if self._asks(a) == self._asks(b) is not None}
+        self.plain = {
+            name: Rounding(slot, self.kind.over[name], self.rule, self.room)
+            for name, slot in self.slots.items()
+            if self.transforms[_OF[name]] is None and slot.turn is None and Rounding.takes(slot)
+        }
 
     def next_keys(self, device: torch.device, advance: bool) -> Tensor | None:
         """The keys of one run of the product and of its gradients."""
@@ -70,7 +87,7 @@ class Product:
             return None
         if self.keys.device != device:
             self.keys, self.calls = self.keys.to(device), self.calls.to(device)
-        if advance:
+        if advance and not again():
             self.calls = self.calls + 1  # another tensor: what is compiled may read this one again, in its backward
         return self.keys + self.calls
 
@@ -80,13 +97,21 @@ class Product:
         t = t.detach()  # torch multiplies batches in another way where a gradient is asked for
         if transform is None and (slot is None or not slot.rounds):
             return t
+        if name in self.plain:
+            at = self._laid(kind, name, t)
+            q = self.plain[name](at, self._key(name, keys), self.switches.kernels)
+            if self.switches.counting:
+                self._count(name, self.plain[name].counted(at, q))
+            return at.back(q)
         y, size = self._turned(kind, name, t, keys)
+        before = y
         if slot is not None and slot.rounding == "eden":
             assert keys is not None
             y = round_eden(slot.grid, y, self._dim(name), size, keys[_USES.index(name)])  # type: ignore[arg-type]
         elif slot is not None and slot.rounds:
-            key = keys[_USES.index(name)] if keys is not None and slot.random else None
-            y = self._rounded(slot, y, self._dim(name), key)
+            y = self._rounded(slot, y, self._dim(name), self._key(name, keys))
+        if self.switches.counting and slot is not None and slot.rounds:
+            self._count(name, lost(self._at_scale_0(slot, before, self._dim(name)), before, y, slot.grid))
         if transform is not None and name in _FIRST:
             y = y / left_over(size, transform.orthonormal)
         return kind.restored(name[-1], y, t)
@@ -137,14 +162,39 @@ class Product:
         signs = self._signs(name, keys, q.device)
         return kind.restored(name, undone(y, dim, size, signs, transform.orthonormal), q)
 
-    def kept(self, kind: Kind, name: str, t: Tensor, q: Tensor, keys: Tensor | None) -> Tensor:
+    def kept(self, kind: Kind, name: str, t: Tensor, q: Tensor, keys: Tensor | None) -> Kept:
         """What the backward slot `name` needs of an operand t, of which the forward product used q."""
-        if name in self.shared:
-            return q
-        slot = self.slots.get(name)
-        if slot is not None and slot.source == "turned":
-            return q
-        return self.used(kind, name[-1], q, keys) if slot is not None and slot.source == "q" else t
+        slot, one = self.slots.get(name), name in self.shared
+        source = t
+        if one or (slot is not None and slot.source == "turned"):
+            source = q
+        elif slot is not None and slot.source == "q":
+            source = self.used(kind, name[-1], q, keys)
+        if self.switches.packed and t.dtype != torch.float64 and not (source is t and t.is_leaf and t.requires_grad):
+            # What forward used is on the grid of its slot; all else is rounded now, and not in the backward pass.
+            as_used = one or (source is q and slot is not None and not slot.rounds)
+            made, of = (name[-1], t) if as_used else (name, source)
+            rounding = self.plain.get(made)
+            if rounding is not None and rounding.codable:
+                return Kept.coded(rounding, self._laid(kind, made, of.detach()), self._key(made, keys))
+        return Kept(source)
+
+    def restored(self, kind: Kind, name: str, kept: Kept, tensors: Sequence[Any], keys: Tensor | None) -> Tensor:
+        """The operand of the backward slot `name`, of what was kept."""
+        t = kept.restored(tensors)
+        return t if kept.done or name in self.shared else self.operand(kind, name, t, keys)
+
+    def asked(self) -> dict[str, tuple[Slot | None, Hadamard | None]]:
+        """What each slot asks for, None for full precision, and the transform of its product."""
+        return {name: (self.slots.get(name), self.transforms[_OF[name]]) for name in SLOTS}
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """What was counted since `counts` was emptied: by slot, the shares of "saturation" and "underflow"."""
+        found = {}
+        for name, counts in sorted(self.counts.items(), key=lambda item: SLOTS.index(item[0])):
+            elements, beyond, zeroed = counts.tolist()
+            found[name] = {"saturation": beyond / max(1, elements), "underflow": zeroed / max(1, elements)}
+        return found
 
     def width(self, product: str, dtype: torch.dtype) -> torch.dtype:
         """What to multiply in where the result is to be `dtype`: float32 where that does not hold an operand's grid."""
@@ -166,6 +216,18 @@ class Product:
             y = transformed(y, dim, size, self._signs(name, keys, t.device), transform.orthonormal)
         return y, size
 
+    def _laid(self, kind: Kind, name: str, t: Tensor) -> Laid:
+        """t as a slot that only rounds sees it: in memory of its own order."""
+        narrow = t.dtype in _NARROW and name in self._wide
+        # Random bits go by an element's place in the operand.
+        return laid(t.float() if narrow else t, kind.lay(name[-1], t), kind.over[name], not self.slots[name].random)
+
+    def _key(self, name: str, keys: Tensor | None) -> Tensor | None:
+        return keys[_USES.index(name)] if keys is not None and self.slots[name].random else None
+
+    def _count(self, name: str, counts: Tensor) -> None:
+        self.counts[name] = self.counts[name] + counts if name in self.counts else counts
+
     def _over_tokens(self) -> Hadamard | None:
         slot = self.slots.get("dgrad_e")
         return slot.turn if slot is not None and slot.turn is not None and slot.turn.over == "tokens" else None
@@ -175,7 +237,7 @@ class Product:
         grid: Any = slot.grid
         if grid.block is None:
             return to_scale_0(y, grid.scale_of(y, room=self.room, rule=self.rule) if grid.scaled else 0)
-        if _tile(slot) and dim == -2:
+        if is_tile(slot.grid.block) and dim == -2:
             return grid.at_scale_0(y.transpose(-2, -1), -1).transpose(-2, -1)
         return grid.at_scale_0(y, dim)
 
@@ -184,16 +246,18 @@ class Product:
         if grid.block is None:
             scale = grid.scale_of(y, room=self.room, rule=self.rule) if grid.scaled else 0
             return grid.round(y, scale, key)
-        if _tile(slot) and dim == -2:  # rows lie along the other one of the last two
+        if is_tile(slot.grid.block) and dim == -2:  # rows lie along the other one of the last two
             return grid.round(y.transpose(-2, -1), -1, key).transpose(-2, -1)
         return grid.round(y, dim, key)
 
     def _dim(self, name: str) -> int:
         """The dimension that blocks run along; the last wherever it makes no difference."""
         slot, dim = self.slots[name], self.kind.dims[name]
-        if slot.grid.block is None or (_tile(slot) and dim == 0):  # of a convolution: tiles of pixels and channels
+        if slot.grid.block is None or (
+            is_tile(slot.grid.block) and dim == 0
+        ):  # of a convolution: tiles of pixels and channels
             return -1
-        square = _tile(slot) and slot.grid.block[0] == slot.grid.block[1]
+        square = is_tile(slot.grid.block) and slot.grid.block[0] == slot.grid.block[1]
         return -1 if square else dim
 
     def _asks(self, name: str) -> tuple[Any, ...] | None:
@@ -217,78 +281,3 @@ class Product:
             return self._given[transform].to(device)
         assert keys is not None
         return random_signs(transform.size, keys[_USES.index(_OF[name])])
-
-
-def _tile(slot: Slot) -> bool:
-    block = slot.grid.block
-    return block is not None and len(block) == 2 and block[0] > 1
-
-
-def _fits_bfloat16(grid: Any) -> bool:
-    """Whether every value, at any power of two, is a bfloat16 and no other factor comes in."""
-    if grid.block is not None:
-        return grid.scale == "e8m0" and _fits_bfloat16(grid.element)
-    return grid.name == "bf16" or (grid._levels is not None and bool((grid.values().bfloat16() == grid.values()).all()))
-
-
-def _forward(
-    product: Product, kind: Kind, x: Tensor, w: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:  # fmt: skip
-    wide = product.width("forward", dtype)
-    return kind.forward(x.to(wide), w.to(wide), None if bias is None else bias.to(wide)).to(dtype)
-
-
-class Multiply(torch.autograd.Function):
-    """y = x w + bias, its operands rounded by `product`, and so are those of its gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, product: Product, kind: Kind, keys: Tensor | None,
-        dtype: torch.dtype | None,
-    ) -> Tensor:  # fmt: skip
-        qx, qw = product.operand(kind, "x", x, keys), product.operand(kind, "w", w, keys)
-        needs_x, needs_w = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(
-            product.kept(kind, "dgrad_w", w, qw, keys) if needs_x else None,
-            product.kept(kind, "wgrad_x", x, qx, keys) if needs_w else None,
-            keys,
-            product.passing(kind, "x", x, keys) if needs_x else None,
-            product.passing(kind, "w", w, keys) if needs_w else None,
-        )
-        ctx.product, ctx.kind = product, kind
-        ctx.x, ctx.w = (x.shape, x.dtype), (w.shape, w.dtype)
-        ctx.bias = None if bias is None else bias.dtype
-        if dtype is None:
-            return _forward(product, kind, qx, qw, bias, x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            return _forward(product, kind, qx, qw, bias, dtype)
-
-    @staticmethod
-    def backward(ctx: Any, e: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a product whose operands are rounded is differentiated once: for create_graph=True leave its layers "
-                "out by skip=, or use the handle's off()"
-            )
-        product, kind = ctx.product, ctx.kind
-        w, x, keys, passing_x, passing_w = ctx.saved_tensors
-        needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
-        one = "wgrad_e" in product.shared
-        dx = dw = db = None
-        ed = e
-        if needs_x or (needs_w and one):
-            ed = product.operand(kind, "dgrad_e", e, keys)
-        if needs_x:
-            w = w if "dgrad_w" in product.shared else product.operand(kind, "dgrad_w", w, keys)
-            wide = product.width("dgrad", e.dtype)
-            dx = kind.dgrad(ed.to(wide), w.to(wide), ctx.x[0])
-            dx = product.returned(kind, "x", dx, passing_x, keys).to(ctx.x[1])
-        if needs_w:
-            eg = ed if one else product.operand(kind, "wgrad_e", e, keys)
-            x = x if "wgrad_x" in product.shared else product.operand(kind, "wgrad_x", x, keys)
-            wide = product.width("wgrad", e.dtype)
-            dw = kind.wgrad(eg.to(wide), x.to(wide), ctx.w[0])
-            dw = product.returned(kind, "w", dw, passing_w, keys).to(ctx.w[1])
-        if needs_bias:
-            db = kind.bias_grad(e).to(ctx.bias)
-        return dx, dw, db, None, None, None, None

@@ -132,8 +132,8 @@ class Format:
         """
         return torch.tensor(self._listed(), dtype=torch.float64)
 
-    def encode(self, x: Tensor, scale: Scale = 0) -> Tensor:
-        """`round(x, scale)` as one byte: the sign bit, then the value's rank on its side of zero (zero is 0).
+    def encode(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None) -> Tensor:
+        """`round(x, scale, stochastic)` as one byte: the sign bit, then the value's rank on its side of zero, 0 for 0.
 
         0x80 is nan. A format with 256 values, such as int8_full, has no code to spare: its most negative value
         is 0x80, and a nan comes back as that.
@@ -142,7 +142,11 @@ class Format:
             ValueError: the format has more than 256 values.
         """
         levels = self._listed()
-        y = self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero, back=False)
+        if stochastic is None:
+            y = self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero, back=False)
+        else:
+            key = stochastic if isinstance(stochastic, Tensor) else fresh_key(stochastic)
+            y = self._apply(lambda y: self._stochastic(y, uniform(y, key)), x, scale, back=False)
         index = torch.bucketize(y.contiguous(), torch.tensor(levels, dtype=y.dtype, device=y.device))
         rank = index.to(torch.int32) - levels.index(0.0)
         code = torch.where(rank < 0, NAN_CODE | -rank, rank)

@@ -125,8 +125,15 @@ class Blocks(Format):
 
     def round_tiles(self, x: Tensor, inner: Sequence[int], stochastic: Stochastic = None) -> Tensor:
         """`round`, of whole blocks that lie over the dimensions `inner`."""
-        scale = self._scales.applied(*self._scales.of(Contents(x, inner)))
-        return self.element.round(x, scale, stochastic)
+        return self.element.round(x, self.applied(self.scale_parts(x, inner)), stochastic)
+
+    def scale_parts(self, x: Tensor, inner: Sequence[int]) -> tuple[Tensor, ...]:
+        """The scales of whole blocks that lie over the dimensions `inner`, kept at 1, as `_scales` describes them."""
+        return self._scales.of(Contents(x, inner))
+
+    def applied(self, parts: tuple[Tensor, ...]) -> Scale:
+        """What the element format is told, of `scale_parts`."""
+        return self._scales.applied(*parts)
 
     def floor(self, x: Tensor, dim: int = -1, *, scale: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """The largest level at or below x on the signed axis, saturated; otherwise as `round`."""

@@ -39,7 +39,7 @@ class Job:
     function: Callable[..., Any]
     constants: tuple[Any, ...]
     tensors: tuple[tuple[torch.dtype, tuple[int, ...]] | None, ...]  # dtype and shape of each argument
-    fixed: tuple[int, ...]  # arguments whose sizes are compiled in
+    fixed: tuple[int | tuple[int, int], ...]  # arguments, or dimensions of them, whose sizes are compiled in
     device: str
     parallel: bool
 
@@ -158,8 +158,10 @@ def build(job: Job, package: Path) -> None:
 
     tensors = examples(job, SIZES[job.parallel])
     places = [i for i, spec in enumerate(job.tensors) if spec is not None]
-    free = [{d: torch.export.Dim.AUTO for d, n in enumerate(t.shape) if n > 1} for t in tensors]
-    dims = tuple({} if i in job.fixed else own for i, own in zip(places, free, strict=True))
+    dims = tuple(
+        {d: torch.export.Dim.AUTO for d, n in enumerate(t.shape) if n > 1 and not {i, (i, d)} & {*job.fixed}}
+        for i, t in zip(places, tensors, strict=True)
+    )
     with torch.no_grad():
         program = torch.export.export(_Definition(job), tuple(tensors), dynamic_shapes=(dims,))
     threads = {"cpp.dynamic_threads": True} if job.parallel else {"cpp.threads": 1}
@@ -177,13 +179,14 @@ def build(job: Job, package: Path) -> None:
 def examples(job: Job, sizes: tuple[int, ...]) -> list[Tensor]:
     """Tensors as the job takes them, of other sizes: the same numbers at each call."""
     random = torch.Generator().manual_seed(0)
-    shapes = [spec[1] for i, spec in enumerate(job.tensors) if spec is not None and i not in job.fixed]
-    distinct = list(dict.fromkeys(n for shape in shapes for n in shape if n > 1))
-    size = {n: sizes[i] for i, n in enumerate(distinct)} | {1: 1}
+    given = [(i, d, n) for i, spec in enumerate(job.tensors) if spec is not None for d, n in enumerate(spec[1])]
+    free = [(i, d, n) for i, d, n in given if n > 1 and not {i, (i, d)} & {*job.fixed}]
+    size = {n: sizes[k] for k, n in enumerate(dict.fromkeys(n for _, _, n in free))}
+    chosen = {(i, d): size[n] for i, d, n in free}
     found = []
     for i, spec in enumerate(job.tensors):
         if spec is not None:
-            shape = list(spec[1]) if i in job.fixed else [size[n] for n in spec[1]]
+            shape = [chosen.get((i, d), n) for d, n in enumerate(spec[1])]
             found.append(_example(spec[0], shape, random).to(job.device))
     return found
 

@@ -28,6 +28,7 @@ MANY = 10_000  # sizes that a kernel remembers
 WORTH = 2000  # eager passes, some thirty steps of a small network, before a child process is started
 PARALLEL = 1 << 15  # elements from which on several threads are faster than one
 Run = Callable[[tuple[Any, ...]], Any]
+Fixed = tuple[int | tuple[int, int], ...]
 
 
 class Library:
@@ -51,14 +52,15 @@ class Library:
         self._answered = threading.Condition()
         self._compiler: compiling.Compiler | None = None
 
-    def kernel(self, function: Callable[..., Any], *constants: Any, fixed: tuple[int, ...] = ()) -> Kernel:
+    def kernel(self, function: Callable[..., Any], *constants: Any, fixed: Fixed = ()) -> Kernel:
         """The kernel of `function(*constants, *tensors)`, one for each function and constants.
 
         Args:
             function: of a module, so that the child process finds it. It takes contiguous tensors or None behind
                 the constants, returns a tensor or several, and may write into those that it takes.
             constants: numbers, strings, formats, schemes: whatever `shelf.describe` can tell apart.
-            fixed: positions of tensors whose sizes are compiled in, such as tables.
+            fixed: positions of tensors whose sizes are compiled in, such as tables; or (position, dimension), where
+                it is the size of one dimension.
         """
         own = (function, *((type(constant), constant) for constant in constants))
         if own not in self._kernels:
@@ -137,7 +139,7 @@ class Kernel:
     """One function over some constants, as the library has it for each variant of its arguments."""
 
     def __init__(
-        self, library: Library, function: Callable[..., Any], constants: tuple[Any, ...], fixed: tuple[int, ...] = ()
+        self, library: Library, function: Callable[..., Any], constants: tuple[Any, ...], fixed: Fixed = ()
     ) -> None:
         self.library, self.function, self.constants, self.fixed = library, function, constants, fixed
         self._known: dict[tuple[Any, ...], Run] = {}  # by the first argument's size and all dtypes: a short cut
@@ -173,7 +175,7 @@ class Kernel:
             else:
                 variant += (arg.dtype, arg.device, *[n == 1 for n in arg.shape])
         for i in self.fixed:
-            variant.append(args[i].shape)
+            variant.append(args[i].shape if isinstance(i, int) else args[i[0]].shape[i[1]])
         return self._runs.get(tuple(variant)) or self._find(tuple(variant), args)
 
     def _find(self, variant: tuple[Any, ...], args: tuple[Tensor | None, ...]) -> Run | None:
