@@ -41,11 +41,12 @@ def tabulated(
 
 
 def _cells(product: Product) -> list[str]:
-    """What each slot asks for; a slot that reads the rounded tensor of another names it."""
+    """What each slot asks for, its product's transform included; a slot that reads another's tensor names that."""
     cells = []
-    for slot in SLOTS:
-        text = str(product.slots[slot]) if slot in product.slots else "fp32"
-        cells.append(f"{text} (that of {product.shared[slot]})" if slot in product.shared else text)
+    for name, (slot, transform) in product.asked().items():
+        text = "fp32" if slot is None else str(slot)
+        text += f" {transform}" if transform is not None and (slot is None or slot.transform is None) else ""
+        cells.append(f"{text} (that of {product.shared[name]})" if name in product.shared else text)
     return cells
 
 
