@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
 import math
 import pickle
 from pathlib import Path
@@ -429,3 +431,52 @@ def test_choosers_are_schemes_too():
     for name, kind in CHOOSERS.items():
         scheme = lpt.weights.scheme(name, "int4")
         assert isinstance(scheme, Chooser) and type(scheme) is type(kind) and scheme.format.name == "int4"
+
+
+@pytest.mark.parametrize("kernels", [None, lpt.formats.kernels.Library()])
+def test_another_scheme_set_in_training_is_the_one_that_rounds(kernels):
+    """As the width of hysteresis is changed by `lpt.callbacks.width`."""
+    model = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))  # int3 at scale 0: steps of 0.5
+    opt = torch.optim.SGD(model.parameters(), lr=1.0)
+    weights = lpt.attach_weights_(model, opt, "int3_hyst", kernels=kernels)
+    for width, level in ((1.0, 0.0), (0.0, 0.5)):
+        weights.scheme = lpt.weights.Hysteresis("int3", width)
+        model.weight.grad = torch.tensor([[0.0, -0.375 if width else 0.0, 0.0]])
+        opt.step()
+        assert model.weight[0, 1] == level
+
+
+def test_reversals_and_rates_by_hand():
+    direction = torch.zeros(4, dtype=torch.int8)
+    walk = torch.tensor([[0.0, 0, 0, 0], [1, 1, 0, -1], [0, 1, 0, -2], [1, 0, 0, -3]])
+    found = []
+    for old, new in itertools.pairwise(walk):
+        back, direction = lpt.indicators.reversals(new, old, direction)
+        found.append(back.tolist())
+    assert found == [[False] * 4, [True, False, False, False], [True, True, False, False]]
+    three, four = torch.tensor([3.0]), torch.tensor([[4.0]])
+    assert lpt.indicators.rate_of_change([three + 6, four], [three, four]) == 6 / 5
+    assert lpt.indicators.rate_of_change(three * 0, three * 0) == 0
+    jumped, moved = (
+        [torch.tensor([16.0, 15.0, 0.0]), torch.tensor([0.0])],
+        [torch.tensor([1.0, 1.0, 2.0]), torch.zeros(1)],
+    )
+    assert lpt.indicators.oscillating(jumped, moved) == 1 / 4
+    master, format = torch.tensor([0.0, 0.25, 0.125, 9.0]), lpt.formats.get("int3")
+    sure = lpt.indicators.confidence(master, format.round(master), format, 0, 0.0)  # steps of 0.5
+    assert sure.tolist() == [1.0, 0.0, 0.5, 1.0]
+
+
+def test_statistics_anew_are_means_over_batches_and_go_again():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5))
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    batches = [torch.randn(8, 2) + 3, torch.randn(8, 2)]
+    with lpt.indicators.statistics_anew(model, batches):
+        assert not any(m.training for m in model.modules())
+        torch.testing.assert_close(model[0].running_mean, sum(b.mean(0) for b in batches) / 2)
+        torch.testing.assert_close(model[0].running_var, sum(b.var(0) for b in batches) / 2)
+    assert all(m.training for m in model.modules()) and model[0].momentum == 0.1
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))

@@ -30,6 +30,8 @@ from lpt.report.tables import Row, difference, mean_sd
 from lpt.reproductions.command import Asked
 from lpt.reproductions.makers import _late, fitted, where
 from lpt.reproductions.plan import Plan, known, sizes_of
+from lpt.reproductions.remedies import remedies
+from lpt.reproductions.tuning import first, tuned
 from lpt.runs.folder import RunFolder
 
 reproduce = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))["main"]
@@ -348,3 +350,31 @@ def test_a_sweep_file_and_one_of_its_runs(tmp_path, monkeypatch):
     sweep = yaml.safe_load(file.read_text())
     assert sweep["parameters"]["run"]["values"] == list(range(7)) and sweep["method"] == "grid"
     assert sweep["command"][3:-1] == given and sweep["command"][-1] == "${args_no_hyphens}"
+
+
+def test_a_search_comes_before_the_comparison(tmp_path):
+    """Three rates with seed 0; the other seeds with the best of them, arm by arm."""
+    only = {"models": ["ResNet-8"], "arms": ["hysteresis"], "weights": ["INT4"], "schedule": ["constant"]}
+    plan = Plan.read("remedies", "cpu", 3, {**only, "steps": ["3000"]})
+    runs = plan.runs(tmp_path, places=PLACES)
+    assert len(runs) == 2 * 3 * 3 and plan.count == 2 * (3 + 2)
+    assert len(first(plan, runs)) == 6 and tuned(plan, runs) == first(plan, runs)
+    best = {"nearest": "lr 0.1", "hysteresis": "lr 0.3"}
+    for run in first(plan, runs):
+        value = 0.5 + 0.1 * (run.label["rate"] == best[run.label["arm"]])
+        folder(run.folder, 0, steps=5, **{"val/accuracy": value, "val/accuracy_anew": value, "flip_frequency": 0.1})
+        (run.folder / "metrics.csv").write_text("step,flip_frequency\n5,0.1\n")
+    kept = tuned(plan, runs)
+    assert len(kept) == 6 + 2 * 2
+    assert {(run.label["arm"], run.label["rate"]) for run in kept if run.seed} == set(best.items())
+    for run in kept:
+        if run.seed:
+            folder(run.folder, run.seed, steps=5, **{"val/accuracy": 0.7 + run.seed / 100 * len(run.label["arm"])})
+            (run.folder / "metrics.csv").write_text("step,flip_frequency\n5,0.1\n")
+    made, figures, _ = remedies(plan, kept)
+    assert made[0].rows == [["hysteresis", "+3.00 [-4.45, +10.45]"]]  # of 0, 3 and 6
+    assert made[2].rows[1][:4] == ["hysteresis lr 0.3", 3, "76.67 ± 15.28", "60.00"]
+    assert made[2].rows[0][4] == pytest.approx(0.1) and figures[0].series[0].y == [pytest.approx(3.0)]
+    only["rate"] = ["lr 0.1"]
+    plan = Plan.read("remedies", "cpu", 3, only)
+    assert not first(plan, plan.runs(tmp_path, places=PLACES))

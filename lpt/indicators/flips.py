@@ -48,3 +48,8 @@ def threshold_distance(master: Tensor, quantized: Tensor, format: Format, scale:
     step = high - low
     away = torch.where(step > 0, (master - quantized).abs() / step, 0.0)
     return ((1 + width) / 2 - away).clamp(min=0)
+
+
+def confidence(master: Tensor, quantized: Tensor, format: Format, scale: Tensor | int, width: float) -> Tensor:
+    """`threshold_distance` as a share of the largest that there can be: 0 at a threshold, 1 on a level."""
+    return threshold_distance(master, quantized, format, scale, width) / ((1 + width) / 2)

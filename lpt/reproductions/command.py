@@ -20,6 +20,7 @@ from ..runs.messages import CONF, ROOT
 from ..runs.terminal import say
 from .launch import AT_A_TIME, LOCAL, check, launch, work
 from .plan import SIZES, Plan, Run, known, sizes_of
+from .tuning import first, tuned
 from .writing import report_failures, write
 
 OWN = ("size", "seeds", "jobs", "threads", "launcher", "outputs", "run", "sweep")
@@ -135,9 +136,13 @@ def reproduce(name: str, words: Sequence[str]) -> int:
     failed = {}
     if asked.jobs:
         logs = _folder(asked.outputs / "logs")
-        failed = launch(every, logs, asked.jobs, asked.launcher, asked.cluster)
+        searches = [run for plan, own in zip(plans, runs, strict=True) for run in first(plan, own)]
+        failed = launch(searches, logs, asked.jobs, asked.launcher, asked.cluster) if searches else {}
+        runs = [tuned(*each) for each in zip(plans, runs, strict=True)]
+        every = [run for each in runs for run in each if run.folder not in failed]
+        failed |= launch(every, logs, asked.jobs, asked.launcher, asked.cluster)
     else:
-        runs = [_begun(*each) for each in zip(plans, runs, strict=True)]
+        runs = [_begun(plan, tuned(plan, own)) for plan, own in zip(plans, runs, strict=True)]
     for plan, own in zip(plans, runs, strict=True):
         folder = asked.folder(plan.name)
         more = [w for w in words if w.partition("=")[0] != "size" and w != "jobs=0"]

@@ -91,6 +91,7 @@ class Plan:
     baseline: str | None = None
     compare: list[list[str]] = field(default_factory=list)
     search: str | None = None
+    tune: str | None = None  # the key of `vary` that is searched for each arm (`tuning`)
     published: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
@@ -151,8 +152,10 @@ class Plan:
     def count(self) -> int:
         """How many runs it has."""
         cells = len(self.models) * len(self.arms) * self.seeds
-        for values in self.vary.values():
-            cells *= len(values)
+        for key, values in self.vary.items():
+            cells *= 1 if key == self.tune else len(values)
+        if self.tune:
+            cells += cells // self.seeds * (len(self.vary[self.tune]) - 1)  # the search, with one seed
         return cells + (len(self.models) if self.search else 0)
 
     def cost(self) -> float | None:
