@@ -12,6 +12,7 @@ TWO = (
     "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.batch_size=8",
     "trainer.accumulate_grad_batches=2", "format.rounding=stochastic", "weights=log4_sr", "weights.momentum=fp169",
     "indicators=default", "indicators.angles.every=3", "indicators.angles.batch_size=8", "trainer.checkpoint_every=2",
+    "remedy=freezing", "remedy.after=0.0", "remedy.momentum=0.4", "remedy.first=0.3", "remedy.last=0.3",
     "+indicators.dump._target_=spies.Dump", "data.train_limit=80",  # 5 batches an epoch and rank: steps of 2, 2 and 1
 )  # fmt: skip
 
@@ -30,6 +31,7 @@ def test_two_ranks_agree_and_resume(tmp_path: Path) -> None:
     assert summary(whole)["steps"] == 6
     first, second = (torch.load(whole / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert differences(first, second) == []
+    assert any(frozen.any() for frozen in first["weights"]["memory/frozen"].values())
     saved = {name.removeprefix("model."): value for name, value in checkpoint(whole)["state_dict"].items()}
     quantized = first["weights"]["quantized"]
     assert set(quantized) >= {"conv.weight", "fc.weight"}

@@ -12,13 +12,15 @@ import pytest
 from running import Forker, checkpoint, differences, metrics, run_folder, summary, train
 
 # Everything that has a state: tracked scales, stochastic rounding everywhere, accumulation, augmentation, masters and
-# momentum in 16 bits, windows longer than the distance of checkpoints, probes, traces.
+# momentum in 16 bits, windows longer than the distance of checkpoints, probes, traces, remedies.
 HARD = (
     "model.width=8", "data.train_limit=150", "data.crop_padding=1", "trainer.batch_size=16", "trainer.epochs=3",
     "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0", "trainer.checkpoint_every=2",
     "trainer.log_every=3", "trainer.accelerator=cpu", "format.rounding=stochastic", "weights=log4_sr",
     "weights.momentum=fp169", "weights.master=fp169", "weights.scaling=tracked", "indicators.angles.every=4",
     "indicators.angles.batch_size=8", "indicators.traces.histograms=4", "logger.mode=disabled", "progress=false",
+    "remedy=dampening", "remedy.after=0.1", "+indicators.anew._target_=lpt.callbacks.oscillation.NormalizationAnew",
+    "+indicators.oscillation={_target_: lpt.callbacks.oscillation.Oscillation, every: 5, track: 3, batch_size: 8}",
 )  # fmt: skip
 ADAMW = (
     "optimizer=adamw",
@@ -26,6 +28,9 @@ ADAMW = (
     "weights=int4_hyst",
     "weights.scaling=current",
     "trainer.max_steps=31",
+    "remedy=oscireset",
+    "remedy.every=4",
+    "remedy.track=3",
 )
 
 
