@@ -6,7 +6,8 @@
 rounding   each rounding beside a copy               step      a training step beside a plain one
 peers      other libraries at the same work          depths    the same over model sizes, batches over batch sizes
 starting   imports, first steps, compilation         profile   where a step's time goes, and the bound by bytes
-memory     what is kept for the backward pass        gpu       ResNet-18 on a GPU
+memory     what is kept for the backward pass        products  a step whose products round by blocks
+gpu        ResNet-18 on a GPU
 
 Every ratio is the median over `--rounds` rounds in which all candidates take turns, with the quartiles beside it. The
 figures go to a JSON file, to which `--only` adds parts, and into a chart beside it.
@@ -30,7 +31,7 @@ import scripts  # noqa: F401  (how threads wait: before torch)
 
 import torch
 
-from lpt.benchmarks import chart, rounding, starting, training
+from lpt.benchmarks import blocks, chart, rounding, starting, training
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import Rows, Work, measured, table
 from lpt.data.places import place
@@ -57,6 +58,10 @@ RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] =
     "batches": (
         "A step with compile=rounding, by batch: ratio to the plain eager step",
         lambda args: training.batches(args.depth, args.device),
+    ),
+    "products": (
+        "A step with all six operands of products in blocks: ratio to the plain step, compiled to compiled",
+        lambda args: blocks.steps(args.batch, args.device),
     ),
     "gpu": ("ResNet-18 on a GPU: ratio to the plain compiled step", lambda args: training.gpu(args.gpu_batch)),
 }

@@ -13,6 +13,7 @@ TWO = (
     "trainer.accumulate_grad_batches=2", "format.rounding=stochastic", "weights=log4_sr", "weights.momentum=fp169",
     "indicators=default", "indicators.angles.every=3", "indicators.angles.batch_size=8", "trainer.checkpoint_every=2",
     "remedy=freezing", "remedy.after=0.0", "remedy.momentum=0.4", "remedy.first=0.3", "remedy.last=0.3",
+    "products=nvfp4", "products.wgrad_x.transform={size: 16, signs: fresh, fit: true}",
     "+indicators.dump._target_=spies.Dump", "data.train_limit=80",  # 5 batches an epoch and rank: steps of 2, 2 and 1
 )  # fmt: skip
 
@@ -36,6 +37,8 @@ def test_two_ranks_agree_and_resume(tmp_path: Path) -> None:
     quantized = first["weights"]["quantized"]
     assert set(quantized) >= {"conv.weight", "fc.weight"}
     assert differences(quantized, {name: saved[name] for name in quantized}) == []
+    state = next(s for name, s in checkpoint(whole)["callbacks"].items() if name.startswith("Quantization"))
+    assert len(state["products"]) == 2 and {int(n) for rank in state["products"] for n in rank.values()} == {10}
 
     assert launch(killed, LPT_CRASH="5").returncode != 0
     assert checkpoint(killed)["global_step"] == 4

@@ -1,5 +1,7 @@
 """What products keep for the backward pass, count, and draw again: codes, shares, checkpoints; a step by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from networks import images
@@ -10,6 +12,7 @@ import lpt
 from lpt.dataflow.attach_products import Multiplied
 from lpt.dataflow.slots import SLOTS
 from lpt.formats import get
+from lpt.formats.kernels import Library
 from lpt.models import GPT, ResNet
 
 SR, Q = lpt.Slot("mxfp4", rounding="stochastic"), lpt.Slot("mxfp4", source="q")
@@ -201,3 +204,33 @@ def test_a_compiled_gpt_with_edges_and_products() -> None:
         found.append([p.detach() for p in model.parameters()])
     for a, b in zip(*found, strict=True):
         assert a.equal(b)
+
+
+def test_a_search_sees_no_products() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+    batches = [(torch.randn(16, 20), torch.randint(5, (16,))) for _ in range(2)]
+    plain = lpt.search(model, batches, nn.functional.cross_entropy, ["fp134", "int8"])
+    handle = lpt.attach_products_(model, lpt.Products(**dict.fromkeys(SLOTS, "mxfp4")))
+    assert str(lpt.search(model, batches, nn.functional.cross_entropy, ["fp134", "int8"])) == str(plain)
+    assert handle.switches.on
+
+
+def test_kernels_give_the_same_bits(tmp_path: Path) -> None:
+    """One kernel, the sizes of its blocks compiled in, for operands of all other sizes and for both gradients."""
+    library = Library(tmp_path, wait=True)
+    found = []
+    for kernels in (None, library):
+        torch.manual_seed(0)
+        conv = nn.Conv2d(32, 32, 3, bias=False)
+        handle = lpt.attach_products_(conv, lpt.Products(x="mxfp8_e4m3_rceil", dgrad_e="mxfp8_e4m3_rceil"))
+        handle.switches.kernels = kernels
+        for batch, side in ((9, 3), (2, 5), (9, 5)):  # at first, the batch is as large as an image
+            x = torch.randn(batch, 32, side, side).requires_grad_()
+            y = conv(x)
+            found.append((y.detach(), *torch.autograd.grad(y.square().sum(), (x, conv.weight))))
+    assert (
+        len(library.loaded) == 2 and library.why_not == ""
+    )  # images of one pixel, the first y, are a kind of their own
+    for plain, compiled in zip(found[:3], found[3:], strict=True):
+        assert all(a.equal(b) for a, b in zip(plain, compiled, strict=True))

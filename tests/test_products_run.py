@@ -10,6 +10,7 @@ import pytest
 from running import ROOT, checkpoint, differences, metrics, run_folder, summary, train
 
 from lpt.callbacks.checkpoints import Checkpoints, Stopped
+from lpt.dataflow.slots import SLOTS
 
 evaluate = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"]
 NVFP4 = ("products=nvfp4", "products.x.transform=null", "trainer.checkpoint_every=2", "format.rounding=stochastic")
@@ -42,6 +43,8 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(outputs: Path, monkeypatch: 
     assert summary(whole)["products"] == "nvfp4" and "-nvfp4-" in run_folder(whole).name
     angles = [float(row["angle/flow"]) for row in metrics(whole) if row.get("angle/flow")]
     assert len(angles) > 2 and min(angles) > 5
+    shares = [row[f"product/{slot}/underflow"] for row in metrics(whole) for slot in SLOTS if row.get("angle/flow")]
+    assert len(shares) == 6 * len(angles) and all(0 < float(share) < 1 for share in shares if share)
 
 
 def test_products_alone_and_none(outputs: Path) -> None:

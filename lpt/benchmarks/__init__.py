@@ -5,6 +5,7 @@ measuring   works that take turns, their medians and ratios, and the table that 
 stepping    a training step on one batch, called again and again
 rounding    each rounding beside a copy, and other libraries at the same work
 training    the training step: ratios, curves over model and batch size, the profile
+blocks      a training step whose products round by blocks
 starting    the time before the first step: imports and compilation
 chart       all ratios in one chart
 """

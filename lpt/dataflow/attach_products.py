@@ -66,6 +66,12 @@ class Multiplied:
             for multiplying in self.rounding.values():
                 multiplying.product.leave(full)
 
+    @property
+    def needs_whole_batches(self) -> bool:
+        """Whether a transform of fixed size runs over tokens or examples, whose number it must divide."""
+        slots = [slot for m in self.rounding.values() for slot in m.product.slots.values()]
+        return any(slot.turn is not None and not slot.turn.fit for slot in slots)
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Within, products are computed by the modules' own forward passes."""
@@ -246,8 +252,8 @@ def _check(name: str, module: nn.Module, kind: Kind, slots: Mapping[str, Slot]) 
             group = " of a group" if isinstance(kind, Convolution) else ""
             raise ValueError(
                 f"a Hadamard transform of size {sizes[0]} does not divide the {features} features{group} that "
-                f"{' and '.join(PRODUCTS[product])} of {name!r} are summed over: give another size by a rule, or leave "
-                "the layer out by skip="
+                f"{' and '.join(PRODUCTS[product])} of {name!r} are summed over: give another size by a rule, fit: "
+                "true for the largest that does, or leave the layer out by skip="
             )
 
 

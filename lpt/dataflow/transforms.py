@@ -55,7 +55,7 @@ def _cut(x: Tensor, dim: int, size: int) -> Tensor:
     if x.shape[dim] % size:
         raise ValueError(
             f"a Hadamard transform of size {size} does not divide the {x.shape[dim]} elements that a product sums "
-            "over: give a smaller one, other sizes, or leave this layer out by skip="
+            "over: give a smaller one, fit: true for the largest that does, or leave this layer out by skip="
         )
     return x.movedim(dim, -1).unflatten(-1, (-1, size))
 

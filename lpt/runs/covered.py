@@ -11,19 +11,25 @@ from ..callbacks.quantization import Quantization
 from ..dataflow import DataFlow, attach_, attach_products_
 from ..dataflow.auditing import Coverage, coverage
 from ..tasks.task import Task
+from .build import told
 
 EXAMPLES = 2
 
 
 def of_run(task: Task, quantization: Quantization) -> Coverage:
-    """Of a run with this quantization, on two training examples; neither `task` nor any random state changes."""
+    """Of a run with this quantization, on two training examples; neither `task` nor any random state changes.
+
+    Raises:
+        UserError: a transform over tokens or examples that does not divide a batch.
+    """
     with _Copy(task), torch.random.fork_rng(devices=[]):
         flow = attach_(task.model, quantization.make_flow)
         asked = quantization.make_products
         products = attach_products_(task.model, asked) if asked.asked else None
         weights = quantization.make_weights(task.model)
-        batch = task.probe_batch(EXAMPLES)
-        return coverage(flow, lambda: task.loss(batch)[0], weights, products)
+        batch = task.probe_batch(task.batch_size if products is not None and products.needs_whole_batches else EXAMPLES)
+        with told("products"):
+            return coverage(flow, lambda: task.loss(batch)[0], weights, products)
 
 
 def of_search(task: Task) -> Coverage:

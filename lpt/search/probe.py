@@ -12,7 +12,7 @@ forward pass in full precision is run once a batch and shared by all formats:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from ..dataflow import DataFlow, attach_
 from ..dataflow.quantizer import Mode, Quantizer
 from ..dataflow.roles import HIDES_PRODUCTS, PRODUCTS
+from ..dataflow.switching import products_off
 from ..formats import Format
 from ..indicators import angle
 from ..weights.parameters import quantizable
@@ -81,8 +82,9 @@ class Probe:
         model = self.model
         self._training = {module: module.training for module in model.modules()}
         model.eval()
-        self._stance = torch.compiler.set_stance("force_eager")
-        self._stance.__enter__()
+        self._around = ExitStack()  # (angles are of formats in Edges alone, so products round nothing meanwhile)
+        self._around.enter_context(torch.compiler.set_stance("force_eager"))
+        self._around.enter_context(products_off(model))
         flow = attach_(model, DataFlow(gradient="fp32", scaling="current", input="fp32" if self.local else "dual"))
         self.edges = list(flow.edges)
         self._mode = flow.mode
@@ -106,7 +108,7 @@ class Probe:
     def __exit__(self, *_: Any) -> None:
         for handle in self._handles:
             handle.remove()
-        self._stance.__exit__(None, None, None)
+        self._around.close()
         for module, training in self._training.items():
             module.training = training
         self._uses.clear()
