@@ -43,8 +43,9 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(outputs: Path, monkeypatch: 
     assert summary(whole)["products"] == "nvfp4" and "-nvfp4-" in run_folder(whole).name
     angles = [float(row["angle/flow"]) for row in metrics(whole) if row.get("angle/flow")]
     assert len(angles) > 2 and min(angles) > 5
-    shares = [row[f"product/{slot}/underflow"] for row in metrics(whole) for slot in SLOTS if row.get("angle/flow")]
-    assert len(shares) == 6 * len(angles) and all(0 < float(share) < 1 for share in shares if share)
+    own = [slot for slot in SLOTS if slot != "dgrad_w"]  # which reads the tiles of w
+    shares = [row[f"product/{slot}/underflow"] for row in metrics(whole) for slot in own if row.get("angle/flow")]
+    assert len(shares) == 5 * len(angles) and all(0 < float(share) < 1 for share in shares if share)
 
 
 def test_products_alone_and_none(outputs: Path) -> None:

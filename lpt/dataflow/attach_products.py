@@ -13,6 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from .kinds import Convolution, Kind
 from .multiplying import Multiplying, kind_of
+from .outside import outside
 from .placing import rank
 from .product import Product
 from .roles import HIDES_PRODUCTS
@@ -103,9 +104,18 @@ class Multiplied:
         with _switched(self.switches, counting=True):
             yield self._counted
 
-    def report(self) -> str:
-        """A table: the six slots of each product, what was left out and why, and what the last `measure()` found."""
-        return tabulated(self.model, self.rounding, self.left_out, self._counted())
+    def report(self, example: Any = None) -> str:
+        """A table: the six slots of each product, what was left out and why, and what the last `measure()` found.
+
+        Args:
+            example: a batch, or a tuple of the model's arguments: the model is run on it, and the products that no
+                module makes, and so stay in full precision, are told.
+        """
+        table = tabulated(self.model, self.rounding, self.left_out, self._counted())
+        if example is None:
+            return table
+        with self.probe():
+            return "\n".join([table, *outside(self.model, {*self.rounding, *self.left_out}, example)])
 
     def state_dict(self) -> dict[str, Tensor]:
         """How far the random bits of each product have advanced, by module name."""

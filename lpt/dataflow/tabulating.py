@@ -60,6 +60,10 @@ def _agreed(rounding: Mapping[str, Multiplying]) -> list[str]:
     words = {
         "stochastic": "stochastic: rounded up or down with the chances of its place between two levels",
         "of q": "of q: rounded once more from what the forward product used",
-        "H": "H16 and the like: a Hadamard transform of both operands of that product before they are rounded",
+        "of turned": "of turned: the same, its transform left as it is",
+        "eden": "eden: to nearest, with stochastic scales that make up for it",
+        "clip": "clip: no gradient passes where the operand saturates",
+        "trust": "trust: no gradient passes where rounding moves the operand by more than half a step",
+        " H": "H16 and the like: a Hadamard transform of both operands of that product before they are rounded",
     }
     return [text for word, text in words.items() if word in said]

@@ -1,0 +1,59 @@
+"""Products that no module makes, which `attach_products_` therefore cannot round: told by a look at a forward pass."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.module_tracker import ModuleTracker
+
+from .products import OPERANDS, hides_products, module_running
+
+CURE = "write them as lpt.ops.MatMul, or make modules of them by lpt.models.visible_(model, x)"
+
+
+class _Look(TorchDispatchMode):
+    """Counts the products that run in no module of `known`, by operator and module."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        super().__init__()
+        self.found: Counter[tuple[str, str]] = Counter()
+        self._known, self._tracker = known, ModuleTracker()
+
+    def __enter__(self) -> _Look:
+        self._tracker.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._tracker.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func.overloadpacket
+        if packet in OPERANDS or hides_products(packet):
+            name = module_running(self._tracker, {}, False)
+            if name not in self._known:
+                self.found[str(packet).removeprefix("aten.").strip("_"), re.sub(r"\d+", "*", name)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def outside(model: nn.Module, known: Collection[str], example: Any) -> list[str]:
+    """A line for each kind of product of `model(example)` that runs in none of the modules `known`; no gradients."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad(), _Look(known) as look:
+            model(*example) if isinstance(example, (tuple, list)) else model(example)
+    finally:
+        for module in training:
+            module.training = True
+    lines = [
+        f"in full precision, since no module makes them: {count} x {operator} in {name or 'the model itself'}"
+        for (operator, name), count in look.found.items()
+    ]
+    return [*lines, CURE] if lines else []
