@@ -16,7 +16,10 @@ from omegaconf import open_dict, read_write
 
 from lpt.data.places import place
 from lpt.errors import SweepFailed
+from lpt.runs.comparing import after_sweep
 from lpt.runs.messages import quoted, readable
+from lpt.runs.outcome import Score
+from lpt.runs.terminal import say
 
 
 @dataclass
@@ -31,7 +34,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="lpt", node=Settings, p
 
 
 class LptSweeper(BasicSweeper):
-    """Runs every job of the sweep that can run; jobs return exit codes.
+    """Runs every job of the sweep that can run, and prints their table; jobs return scores, or exit codes.
 
     Raises:
         SweepFailed: at the end, if a job failed: with 1 if it was by our fault, else with 2.
@@ -73,7 +76,10 @@ class LptSweeper(BasicSweeper):
         results = self._listed(arguments) if self.jobs else super().sweep(arguments)
         # Hydra's record of the last sweep; each run has its own config.yaml.
         Path(self.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # type: ignore[union-attr]
-        codes = [job.return_value for batch in results for job in batch] + [2] * self.refused
+        found = [job.return_value for batch in results for job in batch]
+        codes = [0 if isinstance(one, Score) else one for one in found] + [2] * self.refused
+        if text := after_sweep([one.folder for one in found if isinstance(one, Score)]):
+            say(text)
         if failed := [code for code in codes if code]:
             print(f"{len(failed)} of {len(codes)} jobs failed", file=sys.stderr)
             raise SweepFailed(min(failed))

@@ -16,6 +16,7 @@ from lpt.errors import UserError
 from lpt.models import ResNet
 from lpt.runs.build import build, maker
 from lpt.runs.experiment import make_quantization
+from lpt.runs.tracking import trackers
 
 CONF = ROOT / "conf"
 # Those of scripts/reproduce.py are no groups of train.py's; tests/test_reproduce.py composes what they describe.
@@ -80,6 +81,14 @@ def builds_data(cfg: DictConfig) -> None:
         assert len(x) == 4 and data.source and told.get("classes", told.get("vocabulary")) == sizes[data.name]
 
 
+def makes_loggers(cfg: DictConfig) -> None:
+    """Without the packages of some, they are told in one line."""
+    try:
+        trackers(cfg, folder=Path("nowhere") / "run", config={}, run_id="id", about={})
+    except UserError as error:
+        assert str(error).startswith(f"logger={cfg.logger._target_.rpartition('.')[2]} needs the package")
+
+
 def schedules(cfg: DictConfig) -> None:
     factor = maker("scheduler", cfg.scheduler)(100)
     assert all(0 <= factor(step) <= 1 for step in range(101)) and max(factor(step) for step in range(101)) == 1
@@ -94,7 +103,8 @@ BUILDERS: dict[str, Callable[[DictConfig], object]] = {
     "remedy": quantizes,
     "indicators": lambda cfg: [build(name, node) for name, node in cfg.indicators.items()],
     "averaging": lambda cfg: cfg.averaging._target_ is None or build("averaging", cfg.averaging),
-    "logger": lambda cfg: build("logger", cfg.logger, folder=Path("nowhere"), config={}, run_id="id"),
+    "debug": lambda cfg: build("trainer", cfg.trainer),
+    "logger": makes_loggers,
     "model": builds_model,
     "optimizer": lambda cfg: build("optimizer", cfg.optimizer, params=narrow().parameters()),
     "scheduler": schedules,

@@ -106,7 +106,7 @@ def page(folder: Path) -> Path:
 
 def body(path: Path) -> str:
     """The page without the library and the figures."""
-    return path.read_text(encoding="utf-8").partition('<script type="application/json"')[0]
+    return path.read_text(encoding="utf-8").partition('<script type="application/octet-stream"')[0]
 
 
 def test_what_a_section_shows(tmp_path):

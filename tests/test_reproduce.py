@@ -1,5 +1,6 @@
 """scripts/reproduce.py: plans become runs, runs become tables, and a killed sweep goes on."""
 
+import csv
 import inspect
 import json
 import math
@@ -23,7 +24,7 @@ from scipy import stats
 
 from lpt.callbacks.width import Width
 from lpt.errors import UserError
-from lpt.report import tables
+from lpt.report import languages, tables
 from lpt.report.runs import read
 from lpt.report.sections import Table
 from lpt.report.tables import Row, difference, mean_sd
@@ -227,14 +228,21 @@ def test_a_table_of_run_folders(tmp_path):
     rows = [row("FP32", 0.5, 0.6), row("a", 0.4, 0.52), row("b", 0.3, 0.3)]
     rows[2].results.append(folder(tmp_path / "b" / "2", 2, "diverged"))
     made, notes = tables.table("T", rows, "FP32", [("a", "b")], {"M": {"a": "51"}})
-    assert made.rows[0] == ["M", "FP32", "val/accuracy (%)", "2", "55.00 ± 7.07", "", "", "not available"]
+    shown = [[languages.text(cell) for cell in row] for row in made.rows]
+    assert shown[0] == ["M", "FP32", "val/accuracy (%)", "2", "55.00 ± 7.07", "", "", "not available"]
     # a - FP32: -10 and -8: -9 -+ 12.706 * 1.41421 / 1.41421
-    assert made.rows[1][3:] == ["2", "46.00 ± 8.49", "-9.00 [-21.71, +3.71]", "+16.00 [-60.24, +92.24] to b", "51"]
-    assert made.rows[2][3] == "2 of 3" and notes == ["M, b: 1 of 3 runs diverged, without a value"]
-    assert tables.markdown(made).count("\n") == 5
-    assert tables.latex(Table("t", ["a_b"], [["1 ± 2"], [None]])).splitlines()[4:7] == [
-        r"\hline", r"1 $\pm$ 2 \\", r"not available \\"
-    ]  # fmt: skip
+    assert shown[1][3:] == ["2", "46.00 ± 8.49", "-9.00 [-21.71, +3.71]", "+16.00 [-60.24, +92.24] to b", "51"]
+    assert shown[2][3] == "2 of 3" and notes == ["M, b: 1 of 3 runs diverged, without a value"]
+    assert languages.markdown(made).count("\n") == 5
+    lines = languages.latex(Table("t", ["a_b"], [["1 ± 2"], [None]]), "Of 50 %", "x").splitlines()
+    assert lines[3:5] == [r"  \caption{t. Of 50 \%.}", r"  \label{tab:x}"] and r"    a\_b \\" in lines
+    assert lines[7:10] == [r"    \midrule", r"    1 $\pm$ 2 \\", r"    not available \\"]
+    head, _, first, *_ = csv.reader(languages.to_csv(made).splitlines())
+    found = dict(zip(head, first, strict=True))
+    assert float(found["mean"]) == pytest.approx(46) and float(found["difference to FP32 low"]) == pytest.approx(
+        -21.7062, abs=1e-3
+    )
+    assert found["difference to the other to"] == "b" and found["difference to FP32 pairs"] == "2"
 
 
 def test_what_does_not_belong_together_is_not_mixed(tmp_path):

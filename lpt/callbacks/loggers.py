@@ -101,18 +101,23 @@ def column(rows: list[dict[str, str]], name: str, after: float = 0) -> list[floa
 
 
 def wandb(
-    folder: Path, config: dict[str, Any], run_id: str, *, mode: str, project: str, group: str | None, tags: list[str],
-    entity: str | None = None,
+    folder: Path, config: dict[str, Any], run_id: str, *, mode: str, project: str, group: str | None,
+    tags: str | list[str], entity: str | None = None, checkpoints: bool = False, about: dict[str, Any] | None = None,
 ) -> Logger | None:  # fmt: skip
     """Weights & Biases: `mode` offline (nothing leaves the machine, `wandb sync` sends it later), online or disabled.
 
-    `run_id` makes a continued run go on under its own id.
+    `run_id` makes a continued run go on under its own id. `about` says what the run is: `choice` (the names to filter
+    by, in W&B's configuration), `group` and `job_type`. With `checkpoints` they become an artifact at the end
+    (`lpt/runs/experiment.py`).
 
     Raises:
         UserError: another mode, or online without a key; then nothing has been written.
     """
     if mode not in ("offline", "online", "disabled"):
         raise UserError(f"logger.mode={mode!r} is not one of offline, online, disabled")
+    tags, about = [tags] if isinstance(tags, str) else list(tags), about or {}
+    config = {**config, "choice": about.get("choice", {})}
+    group = group or about.get("group")
     if mode == "disabled":
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -121,8 +126,8 @@ def wandb(
     from pytorch_lightning.loggers import WandbLogger
 
     logger = WandbLogger(
-        project=project, name=folder.name, save_dir=folder, version=run_id, group=group, tags=list(tags),
-        entity=entity, mode=mode, config=config, resume="allow",
+        project=project, name=folder.name, save_dir=folder, version=run_id, group=group, tags=tags,
+        entity=entity, mode=mode, config=config, resume="allow", job_type=about.get("job_type"),
     )  # fmt: skip
     logger._wandb_init.pop("anonymous", None)  # Lightning passes it; W&B warns that it means nothing any more
     return logger

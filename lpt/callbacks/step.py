@@ -42,7 +42,9 @@ class StepCallback(pl.Callback):
 
 
 def log(trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
-    """Send `metrics` to metrics.csv and W&B, at the present optimizer step."""
+    """Send `metrics` to every logger, at the present optimizer step, and to `trainer.callback_metrics`, where
+    EarlyStopping and other callbacks look."""
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
     for logger in trainer.loggers:
         logger.log_metrics(metrics, step=trainer.global_step)
 

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from ..indicators import threshold_distance
+from ..report.drawing import sheet
+from ..report.figure import Axis, Figure, Series
 from ..weights import QuantizedWeights
 from .quantization import Quantization
 from .step import StepCallback
+from .trackers import picture
 
 BINS = 50
 
@@ -60,6 +63,7 @@ class Traces(StepCallback):
     def on_fit_end(self, trainer: pl.Trainer, task: Any) -> None:
         if trainer.is_global_zero and self.steps:
             self._write(Path(trainer.default_root_dir))
+            picture(trainer, "traces", Path(trainer.default_root_dir) / "traces.png")
 
     def _write(self, folder: Path) -> None:
         values = torch.stack([value.cpu() for value in self.values]).numpy()
@@ -70,7 +74,7 @@ class Traces(StepCallback):
             names=np.array(names), histogram_step=np.array(list(self.counts)), histogram=counts,
             bins=np.linspace(0, 1, BINS + 1),
         )  # fmt: skip
-        _plot(folder / "traces.png", np.array(self.steps), values, names, self.counts)
+        sheet(_figures(np.array(self.steps), values, names, self.counts), folder, "traces", columns=1, suffixes=["png"])
 
     def state_dict(self) -> dict[str, Any]:
         values = torch.stack(self.values).cpu() if self.values else torch.empty(0)
@@ -122,20 +126,17 @@ def _to_wandb(trainer: pl.Trainer, counts: Tensor) -> None:
             logger.experiment.log({"threshold_distance": histogram, "trainer/global_step": trainer.global_step})
 
 
-def _plot(path: Path, steps: Any, values: Any, names: list[str], counts: dict[int, Tensor]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    *axes, below = figure.subplots(3, 1)
-    for axis, i in zip(axes, (0, len(names) // 2), strict=True):
-        axis.plot(steps, values[:, 0, i], lw=0.8, label="master")
-        axis.step(steps, values[:, 1, i], lw=1.0, where="post", label="quantized")
-        axis.set(xlabel="step", ylabel=names[i])
-        axis.legend()
-    edges = np.linspace(0, 1, BINS + 1)
+def _figures(steps: Any, values: Any, names: list[str], counts: dict[int, Tensor]) -> list[Figure]:
+    """Two of the weights over the steps, and histograms of the distances to thresholds."""
+    found = []
+    for i in dict.fromkeys((0, len(names) // 2)):
+        pair = [Series("master", steps.tolist(), values[:, 0, i].tolist()),
+                Series("quantized", steps.tolist(), values[:, 1, i].tolist(), stepped=True)]  # fmt: skip
+        found.append(Figure(f"trace{i}", names[i], "lines", Axis("optimizer step"), Axis("weight"), pair))
+    edges, series = np.linspace(0, 1, BINS + 1).tolist(), []
     for step, count in list(counts.items())[:: max(1, len(counts) // 4)]:
-        below.stairs(count.numpy() / max(1.0, float(count.sum())), edges, label=f"step {step}")
-    below.set(xlabel="distance of the master to its nearest threshold (steps of the grid)", ylabel="share of weights")
-    if counts:
-        below.legend()
-    figure.savefig(path, dpi=120)
+        share = (count / max(1.0, float(count.sum()))).tolist()
+        series.append(Series(f"step {step:,}", edges, [*share, share[-1]], stepped=True))
+    distance = Axis("distance of the master to its nearest threshold (steps of the grid)")
+    title = "where the masters stand"
+    return [*found, Figure("distance", title, "lines", distance, Axis("share of weights"), series)]

@@ -75,15 +75,17 @@ class Batches:
         self.world = world
         self.epoch = 0
         self.start = 0
+        self.only: int | None = None  # the first so many batches of epoch 0, in every epoch
         self._position = 0  # batches handed out in the running epoch
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.split), self.batch_size * self.world)
-        return whole + (rest > 0 and not self.drop_last)
+        every = whole + (rest > 0 and not self.drop_last)
+        return every if self.only is None else min(every, self.only)
 
     def __iter__(self) -> Iterator[Batch]:
         # Lightning asks for an iterator before it tells the epoch, so nothing is decided before the first `next`.
-        epoch, first = self.epoch, self.start
+        epoch, first = self.epoch if self.only is None else 0, self.start
         self.start, self._position = 0, first
         order = self._order(epoch)
         jobs = (partial(self._batch, order, epoch, b) for b in range(first, len(self)))

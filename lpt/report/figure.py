@@ -9,11 +9,11 @@ As a dict it is JSON: `Figure.of(json.loads(text))` is the figure that `figure.t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-KINDS = ("scatter", "lines", "bars", "heatmap")
+KINDS = ("scatter", "lines", "bars", "dots", "heatmap")
 # Okabe and Ito's colours, which the colour-blind can tell apart; after them they come again, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("solid", "dashed", "dotted", "dashdot")
@@ -34,8 +34,8 @@ class Series:
     """Points of one label. `low` and `high` bound `y` (values, not distances); `text` is for hovering, one a point.
 
     In a heatmap a series is a row: `label` names it, `x` its columns, `y` their values. In a scatter plot a series of
-    one point that an earlier series has, too, circles and names it; `joined` points are joined by a line. None and nan
-    are gaps.
+    one point that an earlier series has, too, circles and names it; `joined` points are joined by a line. In dots, x
+    are rows, and a `joined` series marks a place in each. None and nan are gaps.
     """
 
     label: str
@@ -46,6 +46,7 @@ class Series:
     text: Sequence[str] = field(default_factory=list)
     choice: str | None = None
     joined: bool = False
+    stepped: bool = False  # of lines: a value holds until the next x
 
 
 @dataclass
@@ -137,10 +138,17 @@ class Figure:
         ]
 
 
-def style(figure: Figure, label: str) -> tuple[str, str]:
-    """Colour and dash of a label, the same in every panel."""
-    i = figure.labels.index(label)
-    return COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+Style = Callable[[str], tuple[str, str]]
+
+
+def styles(labels: Sequence[str]) -> Style:
+    """Colour and dash of each label, the same in every panel."""
+
+    def style(label: str) -> tuple[str, str]:
+        i = labels.index(label)
+        return COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+
+    return style
 
 
 def columns_of(series: list[Series]) -> list[str]:

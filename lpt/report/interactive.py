@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from typing import Any
 
-from .figure import Figure, Series, columns_of, style
+from .figure import Figure, Series, columns_of, styles
 
 INK = "#000000"
 CELLS = 150  # a heatmap of no more cells shows its numbers
@@ -31,18 +32,35 @@ def plotly(figure: Figure) -> dict[str, Any]:
         layout["xaxis"] = {"title": {"text": _text(figure.x.label)}, "type": "category", "automargin": True}
         layout["yaxis"] = {"autorange": "reversed", "type": "category", "automargin": True}
         layout["xaxis"]["showgrid"] = layout["yaxis"]["showgrid"] = False
+    if figure.kind == "dots":
+        _turn(data, layout)
     return {
-        "data": data, "layout": layout, "choices": choices, "log": figure.y.log and figure.kind != "heatmap",
+        "data": data, "layout": layout, "choices": choices,
+        "log": figure.y.log and figure.kind not in ("heatmap", "dots"),
         "spread": any(len(series.low) for series in figure.series), "rows": len(figure.labels),
         "zeros": bool(layout["shapes"]), "kind": figure.kind, "title": figure.title,
     }  # fmt: skip
 
 
+def _turn(data: list[dict[str, Any]], layout: dict[str, Any]) -> None:
+    """Values along x, rows from top to bottom."""
+    for trace in data:
+        trace["x"], trace["y"], trace["mode"] = trace["y"], trace["x"], "markers"
+        if "error_y" in trace:
+            trace["error_x"] = trace.pop("error_y")
+    layout["xaxis"], layout["yaxis"] = (
+        layout["yaxis"],
+        {"type": "category", "autorange": "reversed", "automargin": True},
+    )
+    layout["shapes"] = []
+
+
 def _traces(figure: Figure) -> list[dict[str, Any]]:
     found = []
     named: set[tuple[str, str | None]] = set()
+    style = styles(figure.labels)
     for series in figure.series:
-        colour, dash = style(figure, series.label)
+        colour, dash = style(series.label)
         alone = figure.circles(series)
         if alone:
             colour = INK
@@ -134,7 +152,8 @@ def _heatmap(figure: Figure) -> list[dict[str, Any]]:
 
 def _axis(figure: Figure, name: str) -> dict[str, Any]:
     axis = getattr(figure, name)
-    entries: dict[str, Any] = {"title": {"text": _text(axis.label)}, "automargin": True}
+    title = "\n".join(textwrap.wrap(axis.label, 46))
+    entries: dict[str, Any] = {"title": {"text": _text(title), "standoff": 12}, "automargin": True}
     if axis.log:
         values = [v for s in figure.series for v in figure.values(s, name) if v > 0]
         entries |= {"type": "log", "exponentformat": "power"}

@@ -63,7 +63,7 @@ def layers(ranking: Ranking) -> Figure:
         for row in ranking
         if row.error_layers
     ]
-    return Figure("layers", "Angle of each layer", "heatmap", Axis(), Axis("degrees"), series)
+    return Figure("layers", "Angle of each layer", "heatmap", Axis(), Axis("degrees", log=True), series)
 
 
 def _points(
@@ -76,6 +76,9 @@ def _points(
         for bits in sorted({row["bits"] for row in rows}, reverse=True)
     }
     known = {row["name"].upper(): [row] for row in rows if row["name"] in LABELLED or row["name"].startswith("posit")}
+    best = min(rows, key=lambda row: row["rank"], default=None)
+    if best and [best] not in known.values():
+        known[f"best: {best['name'].upper() if best['name'][:1] != '[' else best['valid_bits']}"] = [best]
     dots, circles = (
         [
             Series(label, [r[x] for r in own], [r[y] for r in own], text=[_hover(r) for r in own], choice=choice)

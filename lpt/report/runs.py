@@ -18,8 +18,24 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What may differ between runs of a row: the seed, what starts from it, and what decides nothing.
 FREE = ("seed", "init_from", "resume", "logger", "progress", "paths")
-PERCENT = ("val/accuracy", "val/map50")
+NOT_THE_DATA = ("data.download", "data.cache")
+PERCENT = ("val/accuracy", "val/accuracy_top5", "val/map50", "train/accuracy")
 LESS_IS_BETTER = ("val/perplexity", "val/loss", "train/loss", "flip_frequency")
+# A task's own metric is the first of these that it has.
+METRICS = ("val/accuracy", "val/perplexity", "val/bleu", "val/map50", "val/loss")
+NAMES = {
+    "val/accuracy": "validation accuracy (%)", "val/map50": "mean average precision at IoU 0.5 (%)",
+    "val/perplexity": "validation perplexity", "val/bleu": "BLEU", "val/loss": "validation loss",
+    "train/loss": "training loss", "flip_frequency": "flip frequency (share of weights a step)",
+}  # fmt: skip
+
+
+def named(metric: str) -> str:
+    """A metric with its unit and direction."""
+    best = metric.startswith("best/")
+    metric = metric.removeprefix("best/")
+    less = ", lower is better" if metric in LESS_IS_BETTER and metric != "flip_frequency" else ""
+    return ("best " if best else "") + NAMES.get(metric, metric) + less
 
 
 @dataclass(frozen=True)
@@ -43,10 +59,19 @@ class Result:
         value = self.summary.get(metric)
         if self.status != "finished" or not isinstance(value, (int, float)):
             return None
-        return float(value) * (100 if metric in PERCENT else 1)
+        return float(value) * (100 if metric.removeprefix("best/") in PERCENT else 1)
+
+    @property
+    def metric(self) -> str | None:
+        """The task's own metric; None if the run has no figures yet."""
+        return next((name for name in METRICS if isinstance(self.summary.get(name), (int, float))), None)
 
     def curve(self, column: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a column of metrics.csv, in percent where it is a share.
+        """As `curves`, for one column."""
+        return self.curves(column)[column]
+
+    def curves(self, *columns: str) -> dict[str, tuple[list[int], list[float]]]:
+        """Steps and values of columns of metrics.csv, in percent where they are shares.
 
         Raises:
             UserError: the file ends before the run did.
@@ -56,9 +81,12 @@ class Result:
         rows = list(csv.DictReader(lines))
         if self.status == "finished" and (not rows or rows[-1]["step"] != str(self.summary.get("steps", ""))):
             raise _damaged(file)
-        rows = [row for row in rows if row.get(column)]
-        factor = 100 if column in PERCENT else 1
-        return [int(row["step"]) for row in rows], [factor * float(row[column]) for row in rows]
+        found = {}
+        for column in columns:
+            kept = [row for row in rows if row.get(column)]
+            factor = 100 if column in PERCENT else 1
+            found[column] = [int(row["step"]) for row in kept], [factor * float(row[column]) for row in kept]
+        return found
 
     def columns(self, prefix: str) -> list[str]:
         """The columns of metrics.csv that begin with `prefix`."""
@@ -114,8 +142,11 @@ def check_alike(results: Sequence[Result]) -> None:
     _check_data(results, "cannot stand in one row")
 
 
-def check_comparable(results: Sequence[Result]) -> None:
+def check_comparable(results: Sequence[Result], but: str = "") -> None:
     """Raise unless the runs saw the same data, with the same model, for as long.
+
+    Args:
+        but: a setting (`model`, `trainer.epochs`) that may differ all the same, since it is what is compared.
 
     Raises:
         UserError: they did not.
@@ -124,7 +155,8 @@ def check_comparable(results: Sequence[Result]) -> None:
 
     def of(result: Result) -> dict[str, Any]:
         every = flat(result.config)
-        return {k: v for k, v in every.items() if k in keys or k.split(".")[0] in keys}
+        kept = {k: v for k, v in every.items() if k in keys or k.split(".")[0] in keys}
+        return {k: v for k, v in kept.items() if but not in (k, k.split(".")[0]) and k not in NOT_THE_DATA}
 
     known = [r for r in results if r.config]
     for result in known:

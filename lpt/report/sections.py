@@ -16,7 +16,8 @@ RANKING = "ranking.csv"
 EMPTY: dict[type, Any] = {str: "", list: [], float: None}
 # The entries of result.json and what they are; one that is missing or null is empty, save name and title.
 ENTRIES: dict[str, type] = {
-    "name": str, "title": str, "size": str, "rebuilds": str, "claim": str, "command": str, "data": list, "runs": list,
+    "name": str, "title": str, "size": str, "rebuilds": str, "claim": str, "finding": str, "command": str,
+    "data": list, "runs": list,
     "git_commit": str, "versions": str, "hardware": str, "wall_seconds": float, "notes": list, "tables": list,
     "figures": list,
 }  # fmt: skip
@@ -29,6 +30,7 @@ class Table:
     title: str
     columns: list[str]
     rows: list[list[Any]]
+    finding: str = ""  # what it says, in a line, where its maker knows
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Section:
     size: str = ""
     rebuilds: str = ""
     claim: str = ""
+    finding: str = ""
     command: str = ""
     data: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
@@ -99,7 +102,12 @@ def _result(entries: Any, folder: Path) -> Section:
 
 
 def _table(entries: Any) -> Table:
-    table = Table(entries.get("title", ""), list(entries["columns"]), [list(row) for row in entries["rows"]])
+    seen: dict[str, int] = {}
+    columns = list(entries["columns"])
+    for i, name in enumerate(columns):  # no two columns of one name
+        seen[name] = seen.get(name, 0) + 1
+        columns[i] = name if seen[name] == 1 or not name else f"{name} ({seen[name]})"
+    table = Table(entries.get("title", ""), columns, [list(row) for row in entries["rows"]])
     for row in table.rows:
         if len(row) != len(table.columns):
             raise ValueError(f"a row of {len(row)} cells under {len(table.columns)} columns")
@@ -136,8 +144,11 @@ def _search(folder: Path) -> Section:
         for r in records
     ]  # fmt: skip
     title = summary.get("title", folder.name)
+    ranks = [f"{r['name'] if r['name'][:1] != '[' else r['valid_bits']}" for r in records if r["rank"] == 1]
+    ranks += [f"{r['name']} is rank {r['rank']:.0f}" for r in records if r["name"] in ("fp134", "fp143", "int8")]
     return Section(
         name=folder.name, title=f"Search: {title}", folder=str(folder), command=summary.get("command", ""),
+        finding=f"best: {'; '.join(ranks)}",
         rebuilds=f"A ranking of {len(records)} formats by the angle by which rounding turns the gradient of a trained "
         "model. Nothing is trained in any of them.",
         git_commit=summary.get("git_commit") or "", hardware=summary.get("hardware") or "",

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scipy import stats
 
-from .runs import PERCENT, Result, check_alike, check_comparable, differing
+from .languages import ABSENT, MARK
+from .runs import LESS_IS_BETTER, PERCENT, Result, check_alike, check_comparable, differing
 from .sections import Table
 
-ABSENT = "not available"
-MARK = "†"
+
+@dataclass(frozen=True)
+class Spread:
+    """Values over seeds as a cell: "71.20 ± 0.31", or the one value there is; `form` is how a number is written."""
+
+    values: tuple[float, ...]
+    form: str = ".2f"
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a CSV has of it, each in a column of its own."""
+        return dict(zip(("mean", "SD"), mean_sd(self.values), strict=True))
+
+    def __str__(self) -> str:
+        mean, sd = mean_sd(self.values)
+        return ABSENT if mean is None else format(mean, self.form) + (f" ± {sd:{self.form}}" if sd is not None else "")
 
 
 @dataclass(frozen=True)
@@ -23,17 +36,38 @@ class Difference:
     """The mean of a - b over the seeds that both have, and its 95 % interval (Student's t).
 
     None below two seeds, and where all differences are the same number: that says nothing of how they spread.
+    `to` names b where a table does not.
     """
 
     mean: float
     low: float | None
     high: float | None
     count: int
+    to: str = ""
+    form: str = ".2f"
+    less: bool = False  # whether less is better
+
+    @property
+    def verdict(self) -> str:
+        """ "better" or "worse" where the interval excludes zero, else "open"."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return "open"
+        return "better" if (self.mean < 0) == self.less else "worse"
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a CSV has of it, each in a column of its own."""
+        named = {"to": self.to} if self.to else {}
+        return {"mean": self.mean, "low": self.low, "high": self.high, "pairs": self.count, **named}
 
     def __str__(self) -> str:
+        def signed(value: float) -> str:
+            return format(value, f"+{self.form}")
+
+        to = f" to {self.to}" if self.to else ""
         if self.low is None or self.high is None:
-            return f"{self.mean:+.2f}"
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+            return signed(self.mean) + to
+        return f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]{to}"
 
 
 @dataclass
@@ -75,22 +109,14 @@ def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Difference | None:
     """a - b, paired by seed; None if no seed is in both."""
-    both = sorted(a.keys() & b.keys())
-    mean, sd = mean_sd([a[seed] - b[seed] for seed in both])
+    each = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+    mean, sd = mean_sd(each)
     if mean is None:
         return None
     if not sd:
-        return Difference(mean, None, None, len(both))
-    half = float(stats.t.ppf((1 + confidence) / 2, len(both) - 1)) * sd / math.sqrt(len(both))
-    return Difference(mean, mean - half, mean + half, len(both))
-
-
-def spread(values: Sequence[float]) -> str | None:
-    """ "71.20 ± 0.31", or the one value there is."""
-    mean, sd = mean_sd(values)
-    if mean is None:
-        return None
-    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+        return Difference(mean, None, None, len(each))
+    low, high = stats.t.interval(confidence, len(each) - 1, loc=mean, scale=sd / math.sqrt(len(each)))
+    return Difference(mean, float(low), float(high), len(each))
 
 
 def table(
@@ -124,12 +150,11 @@ def table(
         arm = row.labels["arm"]
         unit = " (%)" if row.metric in PERCENT else ""
         cell: list[Any] = [*(row.labels[k] for k in conditions), arm + (MARK if row.mixed else ""), row.metric + unit]
-        cell += [_seeds(row), spread(list(row.values.values()))]
+        cell += [seeds(row), Spread(tuple(row.values.values())) if row.values else None]
         if baseline:
             cell.append("" if arm == baseline else _against(row, peers.get(baseline)))
         if compare:
-            found = _against(row, peers.get(other[arm])) if arm in other else ""
-            cell.append(f"{found} to {other[arm]}" if found else found)
+            cell.append(_against(row, peers.get(other[arm]), other[arm]) if arm in other else "")
         cells.append([*cell, (published or {}).get(row.labels.get("model", ""), {}).get(arm, ABSENT)])
         for key, values in row.mixed.items():
             notes.append(f"{MARK} {', '.join(row.labels.values())}: runs of different {key}: {'; '.join(values)}")
@@ -139,50 +164,25 @@ def table(
     return Table(title, columns, cells), notes
 
 
-def _seeds(row: Row) -> str:
+def seeds(row: Row) -> int | str:
+    """How many of its runs have a value, out of how many if not all."""
     count, whole = len(row.values), len(row.results)
-    return str(count) if count == whole else f"{count} of {whole}"
+    return count if count == whole else f"{count} of {whole}"
 
 
-def _against(row: Row, other: Row | None) -> str | None:
+def _against(row: Row, other: Row | None, named: str = "") -> Difference | None:
     found = difference(row.values, other.values) if other else None
-    return None if found is None else str(found)
+    return replace(found, to=named, less=row.metric in LESS_IS_BETTER) if found else None
 
 
-# -- the same in other languages -----------------------------------------------------------------------------------
-
-
-def text(value: Any) -> str:
-    """A cell; None is "not available"."""
-    if value is None:
-        return ABSENT
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def markdown(table: Table) -> str:
-    rows = [table.columns, *([text(v).replace("|", "\\|") for v in row] for row in table.rows)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]]) + "\n"
-
-
-def to_csv(table: Table) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([table.columns, *([text(v) for v in row] for row in table.rows)])
-    return out.getvalue()
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MARK: r"$\dagger$",
-}  # fmt: skip
-
-
-def latex(table: Table) -> str:
-    """A tabular, for `\\input`."""
-
-    def line(row: Sequence[Any]) -> str:
-        return " & ".join("".join(_LATEX.get(c, c) for c in text(v)) for v in row) + r" \\"
-
-    body = [line(row) for row in table.rows]
-    head = [rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}", r"\hline", line(table.columns), r"\hline"]
-    return "\n".join([f"% {table.title}", *head, *body, r"\hline", r"\end{tabular}"]) + "\n"
+def finding(tables: Sequence[Table]) -> str:
+    """What the differences of `tables` say, counted: in how many rows an interval excludes zero, and on which side."""
+    found = []
+    for table in tables:
+        found += [table.finding] if table.finding else []
+        for i, column in enumerate(table.columns):
+            verdicts = [cell.verdict for row in table.rows if isinstance(cell := row[i], Difference)]
+            if verdicts:
+                counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("better", "worse", "open"))
+                found.append(f"{column.removesuffix(' [95 %]')}: {counts}")
+    return "; ".join(dict.fromkeys(found))

@@ -18,6 +18,7 @@ from scipy import stats
 
 from .. import formats as formats_
 from ..report.figure import Axis, Figure, Series
+from ..report.ranking import LABELLED
 from ..report.sections import Table
 from ..report.tables import Row
 from ..runs import saved
@@ -60,7 +61,12 @@ def report(indicators: dict[str, Array], trainings: dict[str, Array]) -> list[Ta
             for name, values in indicators.items()
         ]
         cells.append(["(the result itself, with other seeds)", *(_halves(trainings[r][rows]) for r in RESULTS)])
-        made.append(Table(f"Spearman's correlation, {title} ({len(rows)})", ["indicator", *RESULTS], cells))
+        said = (
+            f"angles by errors and activations, {title}: {cells[2][1]} with the validation loss"
+            if len(cells) > 2
+            else ""
+        )
+        made.append(Table(f"Spearman's correlation, {title} ({len(rows)})", ["indicator", *RESULTS], cells, said))
     return made
 
 
@@ -83,6 +89,10 @@ def _figure(formats: Sequence[str], indicators: dict[str, Array], loss: Array) -
             own = [i for i, f in enumerate(formats) if formats_.get(f).bits == bits]
             series.append(Series(f"{bits} bits", [float(values[i]) for i in own], [float(loss[i]) for i in own],
                                  text=[formats[i] for i in own], choice=name))  # fmt: skip
+        best = int(np.argmin(loss))
+        named = [i for i, f in enumerate(formats) if f in LABELLED and i != best]
+        for label, i in [*((formats[i], i) for i in named), (f"best: {formats[best]}", best)]:
+            series.append(Series(label, [float(values[i])], [float(loss[i])], choice=name))
     return Figure("correlation", "Validation loss after training against what was measured before", "scatter",
                   Axis("indicator (degrees, or -dB)"), Axis("validation loss", log=True), series)  # fmt: skip
 

@@ -84,7 +84,7 @@ def _beside(names: Sequence[str], found: dict[str, dict[str, float | None]]) -> 
             value, base = gates[name], gates[REFERENCE]
             cells += [value, None if value is None or base is None else ratio(value / base)]
         rows.append([name, _modelled(name), *cells])
-    heads = [head for accumulator in found for head in (accumulator, "to FP134")]
+    heads = [head for accumulator in found for head in (accumulator, f"{accumulator}, to FP134")]
     return Table("Model and synthesis: gate equivalents by accumulator", ["format", "model, exact", *heads], rows)
 
 
@@ -97,7 +97,8 @@ def _claim(found: dict[str, dict[str, float | None]]) -> Table:
             less = "FP134 costs less: the claim holds" if own < other else "FP143 costs less: the claim turns"
             told = "a tie" if abs(own / other - 1) < TIE else less
             rows.append([accumulator, own, other, f"{own / other:.2f}", told])
-    return Table("FP134 against FP143", ["accumulator", "FP134", "FP143", "ratio", ""], rows)
+    said = "; ".join(f"{row[0]}: {row[-1]}" for row in rows)
+    return Table("FP134 against FP143", ["accumulator", "FP134", "FP143", "ratio", "verdict"], rows, said)
 
 
 def _bars(name: str, title: str, names: Sequence[str], values: dict[str, list[float | None]]) -> Figure:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from ..report import tables
 from ..report.figure import Axis, Figure, Series
-from ..report.runs import LESS_IS_BETTER, Result, read
+from ..report.runs import Result, named, read
 from ..report.sections import Table
 from ..report.tables import Row
 from .plan import Plan, Run
@@ -65,14 +65,6 @@ def _bar(found: Mapping[tuple[str, str], Mapping[int, float]], arm: str, baselin
                   [max(each, default=None) for each in kept])  # fmt: skip
 
 
-def named(metric: str) -> str:
-    """A metric with its unit and direction."""
-    unit = {"val/accuracy": "validation accuracy (%)", "val/map50": "mean average precision at IoU 0.5 (%)",
-            "val/perplexity": "validation perplexity", "val/bleu": "BLEU",
-            "flip_frequency": "flip frequency (share of weights a step)"}.get(metric, metric)  # fmt: skip
-    return unit + (", lower is better" if metric in LESS_IS_BETTER and metric != "flip_frequency" else "")
-
-
 def flips(plan: Plan, runs: Sequence[Run]) -> Made:
     """Flip frequency over training, of the network and of each layer; its mean at the end; final metric."""
     rows = rows_of(plan, runs)
@@ -84,11 +76,11 @@ def flips(plan: Plan, runs: Sequence[Run]) -> Made:
         cell: list[Any] = [model, arm, len(row.values)]
         peer = found.get((model, other.get(arm, "")))
         for part in (3, 10):
-            mean, sd = tables.mean_sd(_late(row, part))
-            cell += [mean, sd, "" if peer is None else _fewer(_late(peer, part), _late(row, part))]
+            own = tuple(_late(row, part))
+            cell += [tables.Spread(own, ".2e") if own else None, "" if peer is None else _fewer(_late(peer, part), own)]
         cells.append(cell)
-    columns = ["model", "format and weights", "seeds", "last third", "SD", "than without hysteresis",
-               "last tenth", "SD", "than without hysteresis"]  # fmt: skip
+    parts = [f"{part}{what}" for part in ("last third", "last tenth") for what in (" ± SD", ", to no hysteresis")]
+    columns = ["model", "format and weights", "seeds", *parts]
     rare = Table("Flip frequency, the share of weights that change a step, at the end of training", columns, cells)
     step = Axis("optimizer step (bands: smallest to largest of the seeds)")
     share = Axis(named("flip_frequency"), log=True)
@@ -121,7 +113,7 @@ def _during(rows: Mapping[tuple[str, str], Row], other: Mapping[str, str]) -> Ta
     cells = []
     for key, (mine, theirs) in values.items():
         found = [tables.difference(mine.get(step, {}), theirs.get(step, {})) for step in steps]
-        cells.append([*key, *(None if d is None else str(d) for d in found)])
+        cells.append([*key, *found])
     columns = ["model", "format and weights", *(f"step {step:,}" for step in steps)]
     return Table("Validation metric during training, difference to the same without hysteresis [95 %]", columns, cells)
 
@@ -173,7 +165,7 @@ def crossing(plan: Plan, runs: Sequence[Run]) -> Made:
             high = [d.mean if d.high is None else d.high for _, d in kept]
             series.append(Series(arm, [s for s, _ in kept], [d.mean for _, d in kept], low, high, choice=title))
             points = [(s, d) for s in steps for d in _each(own.get((arm, s)), own.get((str(plan.baseline), s)))]
-            cells.append([title, arm, *(None if d is None else str(d) for d in found), where(kept), fitted(points)])
+            cells.append([title, arm, *found, where(kept), fitted(points)])
     found_table = Table(
         f"Difference to {plan.baseline} after so many steps, in points of accuracy [95 %]",
         ["case", "weights", *(f"{s:,}" for s in steps), "changes its sign", "crosses, by a fit [95 %]"], cells,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_method
 
-from ..report import tables
+from ..report import languages
 from ..report.drawing import draw
 from ..report.runs import Result, differing, read
+from ..report.tables import finding
 from ..runs import summary
 from ..runs.folder import replace
 from .plan import Plan, Run
@@ -43,9 +43,10 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for index, table in enumerate(made, 1):
         stem = folder / (plan.name if index == 1 else f"{plan.name}-{index}")
-        for suffix, make in ((".csv", tables.to_csv), (".tex", tables.latex)):
-            replace(stem.with_name(stem.name + suffix), make(table))
-    text = "\n".join([f"## {table.title}\n\n{tables.markdown(table)}" for table in made])
+        replace(stem.with_name(stem.name + ".csv"), languages.to_csv(table))
+        caption = f"Size {plan.size}: " + "; ".join(f"{model}: {of['data']}" for model, of in plan.models.items())
+        replace(stem.with_name(stem.name + ".tex"), languages.latex(table, caption, stem.name))
+    text = "\n".join([f"## {table.title}\n\n{languages.markdown(table)}" for table in made])
     origin = {key: _of(results, key, here()) for key, here in ORIGIN.items()}
     told = [*notes, *(f"{key.replace('git_', '')}: {value}" for key, value in origin.items()), f"command: `{command}`"]
     text = f"# {plan.title} ({plan.size})\n\n{text}\n" + "".join(f"- {line}\n" for line in told)
@@ -55,13 +56,14 @@ def write(
     seconds = sum(float(r.summary.get("wall_seconds") or 0) for r in results)
     entries: dict[str, Any] = {
         "name": plan.name, "title": plan.title, "size": plan.size, "rebuilds": plan.rebuilds, "claim": plan.claim,
-        "command": command, "data": list(dict.fromkeys(model["data"] for model in plan.models.values())),
+        "command": command, "finding": finding(made),
+        "data": list(dict.fromkeys(model["data"] for model in plan.models.values())),
         "runs": sorted({place(run.result) for run in runs}),
         "plan": {"models": list(plan.models), "arms": list(plan.arms), "notes": plan.notes},
         "cells": [{"program": run.program, "labels": run.label, "seed": run.seed, "folder": place(run.folder)}
                   for run in runs],
         **origin, "wall_seconds": seconds, "notes": notes,
-        "tables": [asdict(table) for table in made], "figures": [figure.to_dict() for figure in figures],
+        "tables": [languages.to_dict(table) for table in made], "figures": [figure.to_dict() for figure in figures],
     }  # fmt: skip
     replace(folder / RESULT, json.dumps(entries, indent=1) + "\n")
     return text

@@ -20,12 +20,14 @@ from ..callbacks.loggers import MetricsCSV
 from ..callbacks.metrics import Diverged, Metrics
 from ..callbacks.progress import Progress
 from ..callbacks.quantization import Quantization
+from ..callbacks.trackers import picture
 from ..data.base import ImageData
 from ..data.places import place
 from ..errors import UserError
+from ..report.curves import of_run as draw_curves
 from ..tasks.task import Task
 from ..weights.closures import why_not
-from . import code, covered, saved, summary
+from . import code, covered, saved, summary, tracking
 from .build import build, flag, maker, numbers, told, whole
 from .folder import RunFolder, replace, run_name
 from .messages import missing
@@ -58,6 +60,7 @@ class Experiment:
         self.task = make_task(cfg, self.training)
         if cfg.init_from is not None:
             saved.load(self.task.model, cfg.init_from)
+        self.task.only = self.training.overfit_batches
         self.quantization = make_quantization(cfg)
         with told("format, products, weights or remedy"):
             self.quantization.check(self.task.model)
@@ -67,6 +70,7 @@ class Experiment:
         with told("optimizer or scheduler"):
             self.task.configure_optimizers()
         self.names = names(cfg, choices)
+        self.others = {group: str(choices.get(group) or "none") for group in ("products", "recipe", "optimizer")}
         head = [
             *self.names.values(),
             f"seed{self.seed}",
@@ -93,12 +97,14 @@ class Experiment:
     def loggers(self) -> list[Any]:
         run_id = self.folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
         self.wandb_id = run_id
-        wandb = build("logger", self.cfg.logger, folder=self.folder.path, config=self.config, run_id=run_id)
-        return [MetricsCSV(self.folder.metrics), *([wandb] if wandb else [])]
+        about = tracking.about(self.cfg, self.names, self.others)
+        made = tracking.trackers(self.cfg, folder=self.folder.path, config=self.config, run_id=run_id, about=about)
+        return [MetricsCSV(self.folder.metrics), *made]
 
     def fit(self) -> None:
         """Train to the end, from `last.ckpt` if there is one; summary.json tells how it went."""
         self._announce()
+        tracking.tell_settings(self.trainer.loggers, self.config)
         try:
             self.trainer.fit(self.task, ckpt_path=self.folder.last, weights_only=True)
         except Stopped:
@@ -117,6 +123,9 @@ class Experiment:
             return
         replace(self.folder.path / "config.yaml", OmegaConf.to_yaml(self.cfg))
         self.folder.write_summary(
+            train_examples=len(self.task.data.train), val_examples=len(self.task.data.val),
+            unit=getattr(self.task.data, "unit", "examples"),
+            parameters=sum(p.numel() for p in self.task.model.parameters()),
             status="running", **self.names, seed=self.seed, wandb_id=self.wandb_id, git_commit=summary.git_commit(),
             data_hash=self.task.fingerprint(), versions=summary.versions(), hardware=summary.hardware(),
             own_code=self.own_code,
@@ -140,10 +149,21 @@ class Experiment:
             status=status, **figures, **self.task.notes(), steps=self.trainer.global_step,
             epochs=self.trainer.current_epoch, wall_seconds=round(metrics.seconds, 1),
         )  # fmt: skip
+        for logger in self.trainer.loggers[1:]:
+            logger.finalize("success" if status == "finished" else "failed")
+        self._draw()
         if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
-            wandb: Any = sys.modules["wandb"]
-            wandb.run.summary.update({k: v for k, v in written.items() if v is not None})
-            wandb.finish(exit_code=0 if status == "finished" else 1)
+            files = self.folder.checkpoints if self.cfg.logger.get("checkpoints") is True else None
+            tracking.finish_wandb(written, self.folder.path.name, files if status == "finished" else None)
+
+    def _draw(self) -> None:
+        """curves.png, for people; a run does not fail by it."""
+        try:
+            path = draw_curves(self.folder.path, self.folder.path.name)
+        except Exception as error:
+            print(f"curves.png could not be drawn: {error}", file=sys.stderr)
+        else:
+            picture(self.trainer, "curves", path)
 
 
 class _Follower(RunFolder):

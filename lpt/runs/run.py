@@ -23,10 +23,12 @@ from .extras import absent
 from .folder import ANOTHER
 from .messages import CONF, readable, top_level
 from .named import spell_out
+from .outcome import JobFailed, Score, score
 from .terminal import say, show_anything
 
 FINISHED = "this run is finished; nothing was trained or overwritten"
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
+OURS_IS = "LptSweeper"  # which goes on when a job fails, and tells exit codes from scores
 Work = Callable[[DictConfig, dict[str, str]], Any]
 
 
@@ -41,15 +43,19 @@ def main(config: str = "config", work: Work | None = None) -> int:
     show_anything()
     keep_freed_memory()
 
-    def task(cfg: DictConfig) -> int:
-        codes.append(job(cfg, work or train))
-        return codes[-1]
+    def task(cfg: DictConfig) -> int | Score:
+        found = job(cfg, work or train)
+        codes.append(DONE if isinstance(found, Score) else found)
+        hydra_cfg = HydraConfig.get()
+        if codes[-1] and hydra_cfg.mode == RunMode.MULTIRUN and not str(hydra_cfg.sweeper._target_).endswith(OURS_IS):
+            raise JobFailed(codes[-1])
+        return found
 
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(task)()
-    except SweepFailed as error:
+    except (SweepFailed, JobFailed) as error:
         return error.code
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if debugging:
@@ -63,8 +69,9 @@ def main(config: str = "config", work: Work | None = None) -> int:
     return codes[-1]
 
 
-def job(cfg: DictConfig, work: Work) -> int:
-    """One run, alone or within a sweep; returns its exit code. Errors are told here, so that a sweep can go on."""
+def job(cfg: DictConfig, work: Work) -> int | Score:
+    """One run, alone or within a sweep; returns its exit code, or the score of a training that is done. Errors are told
+    here, so that a sweep can go on."""
     from ..callbacks.checkpoints import Stopped
     from ..callbacks.metrics import Diverged
 
@@ -76,7 +83,7 @@ def job(cfg: DictConfig, work: Work) -> int:
         hydra_cfg = HydraConfig.get()
         if hydra_cfg.mode == RunMode.MULTIRUN and isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
             raise UserError("a sweep (-m) cannot start jobs on several devices: start each of them by itself")
-        work(spell_out(cfg), dict(hydra_cfg.runtime.choices))
+        result = work(spell_out(cfg), dict(hydra_cfg.runtime.choices))
     except Stopped:
         again = "" if cfg.resume is True else " with resume=true"
         print(f"stopped; the same command{again} goes on from here", file=sys.stderr)
@@ -100,7 +107,7 @@ def job(cfg: DictConfig, work: Work) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return DONE
+    return score(result)
 
 
 def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
@@ -146,7 +153,7 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
         from .summary import table
 
         say(f"\n{table(summary, folder.path)}")
-    return summary
+    return {**summary, "folder": str(folder.path)}
 
 
 def compare_code(before: dict[str, Any], experiment: Any) -> None:

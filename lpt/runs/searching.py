@@ -23,12 +23,13 @@ from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve
 from ..tasks.task import Task
 from . import code, covered, summary
-from .build import build, flag, told, whole
+from .build import flag, told, whole
 from .experiment import quiet
 from .folder import RunFolder, replace, run_name
 from .named import built, stands_for
 from .pricing import Price, pricing
 from .terminal import say
+from .tracking import trackers
 from .trained import trained
 
 # The keys of conf/search.yaml that a training does not have.
@@ -71,7 +72,9 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     outputs = place(cfg.paths.outputs, "paths.outputs")
     folder = SearchFolder(outputs / run_name(config, ["search", *names.values(), config["method"]]))
     run_id = (folder.summary().get("wandb_id") if resume else None) or uuid.uuid4().hex[:12]
-    logger = build("logger", cfg.logger, folder=folder.path, config=config, run_id=run_id)  # tells what it lacks
+    about = {"choice": names, "group": "search", "job_type": "search"}
+    made = trackers(cfg, folder=folder.path, config=config, run_id=run_id, about=about)  # tells what it lacks
+    logger = next((one for one in made if type(one).__name__ == "WandbLogger"), None)
     known, own = folder.summary().get("own_code"), code.own_code(config)
     if resume and known is not None and (odd := code.changed(known, own)):
         raise UserError(

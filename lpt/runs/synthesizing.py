@@ -16,8 +16,8 @@ from ..hardware.figures import PARTS
 from ..hardware.streams import KINDS, Stream, collect
 from ..hardware.synthesis import Workshop
 from ..hardware.unit import NoUnit, Unit
+from ..report.languages import markdown, to_csv
 from ..report.sections import Table
-from ..report.tables import markdown, to_csv
 from .build import flag, told, whole
 from .experiment import quiet
 from .folder import replace

@@ -31,6 +31,9 @@ class Training:
         deterministic: refuse operations on a GPU that are not reproducible (on the CPU all are).
         log_every: optimizer steps a logging window.
         checkpoint_every: optimizer steps between checkpoints inside an epoch; 0 saves after each epoch only.
+        overfit_batches: train on the first so many batches, over and over; null: on all. These three are set by debug=.
+        limit_val_batches: validate on the first so many batches; null: on all.
+        profiler: whether Lightning's profiler tells in fit-profile.txt where the time went.
 
     Raises:
         UserError: a value that is not possible.
@@ -49,6 +52,9 @@ class Training:
     deterministic: bool = False
     log_every: int = 20
     checkpoint_every: int = 200
+    overfit_batches: int | None = None
+    limit_val_batches: int | None = None
+    profiler: bool = False
 
     def __post_init__(self) -> None:
         least = {"checkpoint_every": 0}
@@ -97,7 +103,9 @@ class Training:
                 f"trainer.devices={self.devices} with {torch.cuda.device_count()} CUDA device(s) here: lower it, or "
                 "trainer.accelerator=cpu"
             )
+        profiler = pl.profilers.SimpleProfiler(dirpath=folder, filename="profile") if self.profiler else None
         return pl.Trainer(
+            profiler=profiler, limit_val_batches=self.limit_val_batches,
             default_root_dir=folder, callbacks=callbacks, logger=loggers, max_epochs=epochs,
             accelerator=accelerator, devices=self.devices, strategy=self._strategy(),
             precision=PRECISIONS[str(self.precision)],  # type: ignore[arg-type]

@@ -83,6 +83,7 @@ class Task(pl.LightningModule):
         self.make_optimizer, self.make_schedule = optimizer, scheduler
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed
+        self.only: int | None = None  # train on the first so many batches, over and over; lpt.runs fills it in
         self.total_steps = 0  # optimizer steps of the whole run; lpt.runs fills it in
         self._accumulated = 0  # batches whose gradients `.grad` is the sum of
 
@@ -166,10 +167,16 @@ class Task(pl.LightningModule):
 
     def batches_per_epoch(self, world: int) -> int:
         """Micro-batches that each of `world` processes sees in an epoch."""
-        return len(self.train_batches(0, world))
+        return len(self._kept(self.train_batches(0, world)))
 
     def train_dataloader(self) -> Loader:
-        return self.train_batches(self.trainer.global_rank, self.trainer.world_size)
+        return self._kept(self.train_batches(self.trainer.global_rank, self.trainer.world_size))
+
+    def _kept(self, loader: Loader) -> Loader:
+        """`loader` with the batches that `only` leaves, always the same."""
+        loader.only = self.only
+        loader.augment = loader.augment and self.only is None
+        return loader
 
     def val_dataloader(self) -> Loader:
         return self.val_batches(self.trainer.global_rank, self.trainer.world_size)

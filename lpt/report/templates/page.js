@@ -1,5 +1,5 @@
 "use strict";
-const plots = JSON.parse(document.getElementById("plots").textContent);
+let plots = []; // as `unpack` finds them
 const root = document.documentElement;
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map(); // figure element -> its plot
@@ -27,8 +27,11 @@ function themed(plot) {
   };
 }
 
-// Colours that are hard to see on a dark page, and what stands for them there.
-const onDark = { "#000000": "#e4e7eb", "#0072B2": "#3c9fe0", "#009E73": "#1fbf92" };
+// What stands for each colour on a dark page: as far apart there, by lightness too.
+const onDark = {
+  "#0072B2": "#5b8cff", "#D55E00": "#ff8a4c", "#009E73": "#19c795", "#CC79A7": "#ee9fd0",
+  "#E69F00": "#ffd23f", "#56B4E9": "#9be8ff", "#000000": "#e4e7eb",
+};
 
 function shaded(trace) {
   const found = { ...trace };
@@ -137,6 +140,57 @@ async function copy(button) {
 }
 
 for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", () => copy(button));
+// Sort a table by a column: numbers by their size, what has none last; a second click turns it round.
+function sort(head) {
+  const rows = [...head.closest("table").tBodies[0].rows];
+  const column = [...head.parentNode.cells].indexOf(head);
+  const down = head.getAttribute("aria-sort") === "ascending";
+  const key = (row) => {
+    const text = row.cells[column].textContent.trim();
+    const number = parseFloat(text.replace(/,(?=\d{3})/g, "").replace("\u2212", "-"));
+    return { text, number, none: text === "" || row.cells[column].classList.contains("none") };
+  };
+  const keys = new Map(rows.map((row) => [row, key(row)]));
+  const numbers = [...keys.values()].every((k) => k.none || !Number.isNaN(k.number));
+  rows.sort((a, b) => {
+    const [x, y] = [keys.get(a), keys.get(b)];
+    if (x.none !== y.none) return x.none - y.none;
+    const order = numbers ? x.number - y.number : x.text.localeCompare(y.text, undefined, { numeric: true });
+    return down ? -order : order;
+  });
+  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  head.closest("table").tBodies[0].append(...rows);
+}
+
+for (const head of document.querySelectorAll(".sortable th")) {
+  head.tabIndex = 0;
+  head.title = "sort";
+  head.addEventListener("click", () => sort(head));
+  head.addEventListener("keydown", (event) => event.key === "Enter" && sort(head));
+}
+
+// An arrow where a table goes on to the right.
+for (const frame of document.querySelectorAll(".frame")) {
+  const table = frame.firstElementChild;
+  const look = () => frame.classList.toggle("more", table.scrollLeft + table.clientWidth < table.scrollWidth - 2);
+  table.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(table);
+}
+
+// The figures and the plotting library lie in the page packed by gzip.
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+async function unpack() {
+  plots = JSON.parse(await unpacked("plots"));
+  const script = document.createElement("script");
+  script.textContent = await unpacked("library");
+  document.head.append(script);
+}
+
 if (window.innerWidth < 960) document.querySelector("nav details").open = false;
 setTheme(stored() || (dark.matches ? "dark" : "light"));
 const seen = new IntersectionObserver(
@@ -149,4 +203,9 @@ const seen = new IntersectionObserver(
   },
   { rootMargin: "600px" },
 );
-for (const figure of document.querySelectorAll("figure")) seen.observe(figure);
+if (document.querySelector("figure")) {
+  unpack().then(
+    () => document.querySelectorAll("figure").forEach((figure) => seen.observe(figure)),
+    () => document.querySelectorAll(".plot").forEach((div) => (div.textContent = "This browser cannot unpack the figures: take one of 2023 or later.")),
+  );
+}

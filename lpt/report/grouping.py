@@ -1,0 +1,191 @@
+"""Folders of runs, put together: seeds of one configuration in one group, and each group named by what differs."""
+
+from __future__ import annotations
+
+import glob
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .runs import FREE, NOT_THE_DATA, Result, flat, read
+
+# What summary.json calls the choice of a group of settings.
+CHOICES = ("model", "data", "format", "products", "weights")
+ABSENT = "none"
+
+
+@dataclass
+class Group:
+    """Runs that differ in their seeds only. `labels` are the settings in which the groups differ, short."""
+
+    settings: dict[str, Any]
+    results: list[Result]
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The labels in one line: "log4, lr=0.1"."""
+        return ", ".join(v if k in CHOICES else f"{k.rpartition('.')[2]}={v}" for k, v in self.labels.items())
+
+
+def find(words: Iterable[str]) -> list[Path]:
+    """The folders of runs that `words` mean: such folders, folders that hold some (a sweep's), or patterns of them.
+
+    Raises:
+        UserError: a word means none.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        spelt = Path(word).expanduser()
+        places = [spelt] if spelt.exists() else [Path(path) for path in sorted(glob.glob(str(spelt)))]
+        runs = [run for each in places for run in ([each] if is_run(each) else _inside(each))]
+        if not runs:
+            raise UserError(
+                f"{word}: no run is there; give folders of runs (outputs/RUN), a folder that holds some, or a pattern"
+            )
+        found |= dict.fromkeys(runs)
+    return list(found)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` was left by train.py; a search leaves no metrics.csv."""
+    return all((folder / name).is_file() for name in ("summary.json", "config.yaml", "metrics.csv"))
+
+
+def _inside(place: Path) -> list[Path]:
+    return [
+        run for pattern in ("*", "runs/*", "reproduce/runs/*") for run in sorted(place.glob(pattern)) if is_run(run)
+    ]
+
+
+def settings_of(result: Result) -> dict[str, Any]:
+    """What decides the run, flat, less its seed. Of the run whose weights it starts from, the same."""
+    kept = {key: value for key, value in result.config.items() if key not in FREE}
+    found = {key: value for key, value in flat(kept).items() if key not in NOT_THE_DATA}
+    if origin := result.config.get("init_from"):
+        folder = next((p for p in (Path(origin), *Path(origin).parents) if is_run(p)), None)
+        start = re.sub(r"-seed\d+-[0-9a-f]{8}$", "", folder.name if folder else str(origin))
+        found |= {"init_from": start}
+        if folder:
+            found |= {f"init_from.{key}": value for key, value in settings_of(read(folder)).items()}
+    return found
+
+
+def grouped(results: Sequence[Result]) -> list[Group]:
+    """The groups, in the order in which they first come, each with its labels.
+
+    Raises:
+        UserError: two runs have the same settings and seed.
+    """
+    groups: dict[str, Group] = {}
+    for result in results:
+        settings = settings_of(result)
+        groups.setdefault(repr(sorted(settings.items())), Group(settings, [])).results.append(result)
+    for group in groups.values():
+        seen: dict[int, Result] = {}
+        for result in group.results:
+            if (other := seen.setdefault(result.seed, result)) is not result:
+                raise UserError(f"{other.folder} and {result.folder} are the same run twice: leave one out")
+        group.results.sort(key=lambda result: result.seed)
+    found = list(groups.values())
+    label(found)
+    return found
+
+
+def label(groups: Sequence[Group]) -> None:
+    """Set the labels of `groups` to the settings in which they differ."""
+    for group, labels in zip(groups, _labels(groups), strict=True):
+        group.labels = labels
+
+
+def _labels(groups: Sequence[Group]) -> list[dict[str, str]]:
+    """For each group, its values of the settings that differ; where a choice (`weights`) decides several, it alone."""
+    keys = dict.fromkeys(key for group in groups for key in group.settings)
+    odd = [key for key in keys if len({repr(group.settings.get(key)) for group in groups}) > 1]
+    columns: dict[str, list[str]] = {}
+    for part in dict.fromkeys(key.split(".")[0] for key in odd):
+        own = [key for key in odd if key.split(".")[0] == part]
+        chosen = [_choice(part, group) for group in groups]
+        if several := len(set(chosen)) > 1:
+            columns[part] = chosen
+        decided = {key for key in own if several and _follows(chosen, [g.settings.get(key) for g in groups])}
+        for key in own:
+            if key not in decided and key != part:
+                columns[key] = [spelt(group.settings.get(key)) for group in groups]
+    if not columns:
+        columns = {part: [_choice(part, group) for group in groups] for part in ("model", "format", "weights")}
+    order = [*(part for part in CHOICES if part in columns), *(key for key in columns if key not in CHOICES)]
+    return [{key: columns[key][i] for key in order} for i in range(len(groups))]
+
+
+def _choice(part: str, group: Group) -> str:
+    """What people call a group's choice of settings: by summary.json, or by the class that it names."""
+    if part in CHOICES:
+        return str(group.results[0].summary.get(part, ABSENT))
+    target = group.settings.get(part, group.settings.get(f"{part}._target_"))
+    return spelt(target).rpartition(".")[2] if isinstance(target, str) else spelt(target)
+
+
+def _follows(of: Sequence[str], values: Sequence[Any]) -> bool:
+    """Whether equal entries of `of` always have equal values."""
+    known: dict[str, Any] = {}
+    return all(repr(known.setdefault(name, value)) == repr(value) for name, value in zip(of, values, strict=True))
+
+
+def spelt(value: Any) -> str:
+    """A setting as it is shown."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ABSENT if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# -- choosing ------------------------------------------------------------------------------------------------------
+
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "=": operator.eq, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+CONDITION = re.compile(r"([\w./@]+?)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+
+
+def where(results: Sequence[Result], conditions: Sequence[str]) -> list[Result]:
+    """The runs that fulfil every condition (`optimizer.lr=0.1`, `val/accuracy>0.9`, `status!=finished`).
+
+    A key is one of summary.json or of the settings; of the latter its end (`lr`) will do.
+
+    Raises:
+        UserError: a condition is none, or no run has its key.
+    """
+    kept = [(result, flat(result.config) | result.summary) for result in results]
+    for condition in conditions:
+        read_ = CONDITION.fullmatch(condition)
+        if not read_:
+            raise UserError(f"{condition}: write KEY=VALUE, or with != < > <= >= in place of =")
+        key, sign, wanted = read_.groups()
+        known = {_full(key, entries) for _, entries in kept} - {None} if kept else {key}
+        if not known:
+            raise UserError(f"{condition}: none of the {len(kept)} runs has the key {key}")
+        kept = [
+            (r, entries) for r, entries in kept if (name := _full(key, entries)) and _holds(entries[name], sign, wanted)
+        ]
+    return [result for result, _ in kept]
+
+
+def _full(key: str, entries: Mapping[str, Any]) -> str | None:
+    if key in entries:
+        return key
+    return next((name for name in entries if name.endswith(f".{key}")), None)
+
+
+def _holds(value: Any, sign: str, wanted: str) -> bool:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return COMPARE[sign](float(value), float(wanted))
+        except ValueError:
+            return sign == "!="
+    if sign not in ("=", "!="):
+        return False
+    return COMPARE[sign](spelt(value), wanted)
