@@ -104,7 +104,8 @@ def _matrix(
         anew = [v for r in row.results if (v := r.value(f"{row.metric}_anew")) is not None]
         percent = 100 if row.metric in tables.PERCENT else 1
         cell: list[Any] = [" ".join(filter(None, [arm, rates[case, arm]])), len(row.values)]
-        cell += [tables.spread(list(row.values.values())), tables.spread([percent * v for v in anew])]
+        own, new = tuple(row.values.values()), tuple(percent * v for v in anew)
+        cell += [tables.Spread(own) if own else None, tables.Spread(new) if new else None]
         cells.append([*cell, *(_late(row, column) for column, _ in WHY)])
     columns = ["arm", "seeds", "mean ± SD", "batch-norm anew", *(name for _, name in WHY)]
     return Table(f"{title}: {plan.models[dict(case)['model']]['metric']}; means over the last third", columns, cells)
