@@ -1,7 +1,9 @@
 """Evaluate a run in any format: `python scripts/evaluate.py outputs/RUN [format=int8] [weights=int4] [key=value ...]`.
 
-RUN is the folder of a run (its last checkpoint is taken) or a checkpoint's file (.../checkpoints/best.ckpt).
-Without more, formats and weights are the run's own. `weights=` rounds the run's full-precision masters to nearest.
+RUN is the folder of a run (its last checkpoint is taken), RUN/best, or a checkpoint's file.
+Without more, formats and weights are the run's own. `weights=` rounds the run's full-precision masters to nearest;
+statistics=anew then estimates batch-norm statistics from training data. split=test takes the test part, where there is
+one. Results are kept in RUN/evaluations.jsonl.
 A language model also writes: sample=200 (tokens) [temperature=0.8] [seed=1] [prompt="The "].
 Exit code: 0 done, 2 a mistake in the command.
 """
@@ -22,19 +24,23 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 2
-    from ..runs.evaluation import metrics, prepared
+    from ..runs.evaluation import Asked, keep, measured, prepared
     from ..runs.sampling import Wish
 
     show_anything()
     try:
         wish, overrides = Wish.among(arguments[1:])
-        task = prepared(arguments[0], overrides)
+        asked, overrides = Asked.among(overrides)
+        task = prepared(arguments[0], overrides, asked)
         text = wish.of(task) if wish else ""
-        figures = metrics(task)
+        figures = measured(task, asked)
     except (UserError, HydraException, OmegaConfBaseException, ModuleNotFoundError) as error:
         print(f"error: {absent(error) or readable(error)}", file=sys.stderr)
         return 2
+    kept = keep(arguments[0], asked, overrides, figures)
     say("\n".join(f"{name:<14} {value:.6g}" for name, value in figures.items()))
+    if kept:
+        print(f"kept in {kept}", file=sys.stderr)
     if wish:
         say(f"\n{text}")
     return 0

@@ -42,6 +42,30 @@ def first(size: int, limit: int | None, what: str = "training images", least: in
     return limit
 
 
+def held_out(labels: Tensor, count: int) -> Tensor:
+    """Which training examples are held out for validation: the last ones of each class, as many of each as of others.
+
+    Args:
+        labels: int64 (N,).
+        count: how many; 0, none.
+
+    Returns:
+        bool (N,). It depends on the labels' order and on nothing else.
+
+    Raises:
+        UserError: a count below 0, or one that leaves nothing to train on.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < len(labels):
+        raise UserError(f"data.held_out={count!r}: give 0 to {len(labels) - 1} of the {len(labels)} training images")
+    from_end = torch.empty_like(labels)
+    for label in labels.unique():
+        own = (labels == label).nonzero().flatten()
+        from_end[own] = torch.arange(len(own) - 1, -1, -1)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[from_end.sort(stable=True).indices[:count]] = True
+    return chosen
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A data set for classification.
@@ -50,7 +74,7 @@ class ImageData:
         name: short, as in `data=`.
         classes: number of classes; labels are 0 .. classes - 1.
         shape: (C, H, W) of an image.
-        train, val: the splits; `test`, if there is one, is touched by no training run.
+        train, val: the splits; `test`, if there is one, is looked at once, at the end of a run, and chooses nothing.
         source: one line: what the images are, and what they are not.
 
     Raises:

@@ -171,7 +171,7 @@ class DetectionData:
         name: short, as in `data=`.
         classes: their names; labels are their places.
         size: side of the square images, in pixels.
-        train, val: the splits.
+        train, val: the splits; `test`, if there is one, is looked at once, at the end of a run, and chooses nothing.
         source: one line: what the images are, and what they are not.
     """
 
@@ -182,6 +182,7 @@ class DetectionData:
     val: Scenes
     source: str
     unit: str = "images"
+    test: Scenes | None = None
 
     def __post_init__(self) -> None:
         for part, scenes in {"train": self.train, "val": self.val}.items():

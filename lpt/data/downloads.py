@@ -7,7 +7,7 @@ import torch
 
 from ..errors import UserError
 from .base import ImageData
-from .images import Augment, Labelled, planes, splits_of
+from .images import Augment, Labelled, planes, splits_of, with_val
 from .places import place
 
 # torchvision's class, classes, shape, and what a user must put where
@@ -45,8 +45,9 @@ def downloads(
     flip: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    held_out: int = 0,
 ) -> ImageData:
-    """One of torchvision's small data sets; `train` is its training part and `val` its official test part.
+    """One of torchvision's small data sets; `test` is its official test part, `val` is held out of its training part.
 
     Args:
         name: cifar10, cifar100 or fashion_mnist.
@@ -55,6 +56,8 @@ def downloads(
         train_limit: only the first so many training images.
         crop_padding, flip: see `Augment`.
         mean, std: for normalisation, one number per channel; computed from the training images if None.
+        held_out: how many training images are `val` (see `lpt.data.base.held_out`); with 0 `val` is the official test
+            part, so that what is chosen by `val` is chosen by that, and there is no `test`.
 
     Raises:
         UserError: an unknown name; files that are missing or damaged, with what to put where.
@@ -63,16 +66,18 @@ def downloads(
         raise UserError(f"data.name={name!r} is not one of {', '.join(_SETS)}")
     _, classes, shape, _ = _SETS[name]
     path = str(place(path, "data.path"))
-    parts = {"train": _read(name, path, True, download), "val": _read(name, path, False, download)}
-    splits = splits_of(parts, Augment(crop_padding, flip), train_limit, mean, std)
+    parts = {"train": _read(name, path, True, download), "test": _read(name, path, False, download)}
+    splits = splits_of(with_val(parts, held_out), Augment(crop_padding, flip), train_limit, mean, std)
     counts = {part: len(split) for part, split in splits.items()}
+    val = f"val is {held_out} others, test the official test part" if held_out else "val is the official test part"
     return ImageData(
         name=name,
         classes=classes,
         shape=shape,
         train=splits["train"],
         val=splits["val"],
-        source=f"{name}: {counts['train']} training images; val is the official test part, {counts['val']} images",
+        test=splits.get("test"),
+        source=f"{name}: {counts['train']} training images; {val}, {counts.get('test', counts['val'])} images",
     )
 
 

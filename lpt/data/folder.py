@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import ImageData, Split, first
+from .base import ImageData, first
+from .base import held_out as held
 from .images import Augment, Normal, normal_of, normalise, splits_of
 from .pixels import rgb
 from .places import place
@@ -38,8 +39,9 @@ def folder(
     flip: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    held_out: int = 0,
 ) -> ImageData:
-    """A folder with train/CLASS/* and val/CLASS/*; the sub-folders of train, sorted, are the classes.
+    """A folder with train/CLASS/*, val/CLASS/*, perhaps test/CLASS/*; train's sub-folders, sorted, are the classes.
 
     Large sets are decoded image by image, in threads: a training image is a random crop of 8 to 100 % of the area
     and an aspect ratio of 3/4 to 4/3, resized to `size`; a validation image is resized to `resize` on its shorter
@@ -61,6 +63,8 @@ def folder(
         crop_padding: see `Augment`; with `in_memory` only.
         flip: mirror half of the training images.
         mean, std: for normalisation, three numbers; None computes them, with `in_memory` only.
+        held_out: how many training images are `val` (see `lpt.data.base.held_out`); what val/ holds is `test` then, if
+            there is no test/.
 
     Raises:
         UserError: a missing folder, a class without images, a class of val that train lacks, sizes that do not fit.
@@ -74,19 +78,31 @@ def folder(
         raise UserError("without data.in_memory=true, data.mean and data.std must be given and data.crop_padding be 0")
     root = place(path, "data.path")
     classes, files = _files(root, "train", None)
-    val_classes, val_files = _files(root, "val", classes)
-    files = files[: first(len(files), train_limit)]
-    parts = [_Decoder(part, size, resize, workers) for part in (files, val_files)]
+    found = {part: _files(root, part, classes) for part in ("val", "test") if (root / part).is_dir()}
+    if not held_out and "val" not in found:
+        _files(root, "val", classes)  # says what is missing
+    mask = held(torch.tensor([label for _, label in files]), held_out).tolist()
+    kept = [file for file, out in zip(files, mask, strict=True) if not out]
+    parts = {"train": kept[: first(len(kept), train_limit)]}
+    parts |= {part: listed for part, (_, listed) in found.items()}
+    if held_out:
+        parts |= {
+            "test": parts.get("test", parts.get("val", [])),
+            "val": [f for f, o in zip(files, mask, strict=True) if o],
+        }
+    decoders = {part: _Decoder(listed, size, resize, workers) for part, listed in parts.items() if listed}
     augment = Augment(crop_padding, flip)
-    train, val = _kept(parts, augment, mean, std) if in_memory else _lazy(parts, flip, mean, std)
-    sizes = f"{len(classes)} classes, {len(train)} train and {len(val)} val images"
+    splits = _kept(decoders, augment, mean, std) if in_memory else _lazy(decoders, flip, mean, std)
+    sizes = f"{len(classes)} classes, " + ", ".join(f"{len(splits[part])} {part}" for part in splits) + " images"
+    lacking = _lacking(classes, found["val"][0]) if not held_out else ""
     return ImageData(
         name=name,
         classes=len(classes),
         shape=(3, size, size),
-        train=train,
-        val=val,
-        source=f"image folder {root.name}: {sizes}{_lacking(classes, val_classes)}",
+        train=splits["train"],
+        val=splits["val"],
+        test=splits.get("test"),
+        source=f"image folder {root.name}: {sizes}{lacking}",
     )
 
 
@@ -170,18 +186,17 @@ def _lacking(classes: list[str], val_classes: list[str]) -> str:
 
 
 def _lazy(
-    parts: list[_Decoder], flip: bool, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[Split, Split]:
+    parts: dict[str, _Decoder], flip: bool, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, Any]:
     normal = normal_of(torch.empty(0, 3, 1, 1, dtype=torch.uint8), mean, std)
-    return FolderImages(parts[0], normal, flip), FolderImages(parts[1], normal, False)
+    return {part: FolderImages(decoder, normal, flip and part == "train") for part, decoder in parts.items()}
 
 
 def _kept(
-    parts: list[_Decoder], augment: Augment, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[Split, Split]:
-    train, val = ((decoder(torch.arange(len(decoder.paths))), decoder.labels) for decoder in parts)
-    splits = splits_of({"train": train, "val": val}, augment, None, mean, std)
-    return splits["train"], splits["val"]
+    parts: dict[str, _Decoder], augment: Augment, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, Any]:
+    images = {part: (decoder(torch.arange(len(decoder.paths))), decoder.labels) for part, decoder in parts.items()}
+    return dict(splits_of(images, augment, None, mean, std))
 
 
 def _files(root: Path, part: str, known: list[str] | None) -> tuple[list[str], Files]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .base import first
+from .base import first, held_out
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -103,6 +103,24 @@ def splits_of(
     normal = normal_of(images[:limit], mean, std)
     splits = {name: Images(*part, normal) for name, part in parts.items() if name != "train"}
     return {"train": Images(images[:limit], labels[:limit], normal, augment), **splits}
+
+
+def with_val(parts: Mapping[str, Labelled], count: int) -> dict[str, Labelled]:
+    """The parts with `count` training images held out as "val"; what was "val" is "test" then, if there is none.
+
+    With `count` 0 and no "val", "test" is "val".
+
+    Raises:
+        UserError: as of `held_out`.
+    """
+    images, labels = parts["train"]
+    mask = held_out(labels, count)
+    if not count:
+        renamed = dict(parts) if "val" in parts else {"train": parts["train"], "val": parts["test"]}
+        return {name: renamed[name] for name in ("train", "val", "test") if name in renamed}
+    test = parts["test"] if "test" in parts else parts.get("val")
+    made = {"train": (images[~mask], labels[~mask]), "val": (images[mask], labels[mask])}
+    return made if test is None else {**made, "test": test}
 
 
 def planes(images: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ import torch
 
 from ..errors import UserError
 from .base import ImageData
-from .images import Augment, Labelled, planes, splits_of
+from .images import Augment, Labelled, planes, splits_of, with_val
 from .places import place
 
 LAYOUT = (
-    "a folder with train.npz and val.npz (and test.npz, if you like), each with `images`, uint8 (N, H, W) or "
+    "a folder with train.npz and val.npz (or data.held_out=N for a val of N training images; and test.npz, if you "
+    "like), each with `images`, uint8 (N, H, W) or "
     "(N, H, W, C), and `labels`, integers (N,)"
 )
 
@@ -27,6 +28,7 @@ def npz(
     flip: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    held_out: int = 0,
 ) -> ImageData:
     """A folder of train.npz, val.npz and perhaps test.npz, each with `images`, uint8 (N, H, W[, C]), and `labels` (N,).
 
@@ -36,6 +38,8 @@ def npz(
         train_limit: only the first so many training images.
         crop_padding, flip: see `Augment`.
         mean, std: for normalisation, one number per channel; computed from the training images if None.
+        held_out: how many training images are `val` (see `lpt.data.base.held_out`), for a folder without val.npz; what
+            val.npz holds is `test` then, if there is no test.npz.
 
     Raises:
         UserError: whatever is wrong with the folder or the files; the message names the file.
@@ -46,13 +50,15 @@ def npz(
     if not folder.is_dir():
         raise UserError(f"data.path={path} is not a folder; it must be {LAYOUT}")
     files = {name: folder / f"{name}.npz" for name in ("train", "val", "test")}
-    parts = {name: _read(file) for name, file in files.items() if name != "test" or file.exists()}
+    needed = {"train"} if held_out else {"train", "val"}
+    parts = {name: _read(file) for name, file in files.items() if name in needed or file.exists()}
     known = _classes(files["train"], parts["train"]) if classes is None else classes
     shape = parts["train"][0].shape[1:]
     for name, part in parts.items():
         _check_fit(files[name], part, shape, known)
-    splits = splits_of(parts, Augment(crop_padding, flip), train_limit, mean, std)
-    sizes = f"{len(splits['train'])} train, {len(splits['val'])} val images"
+    splits = splits_of(with_val(parts, held_out), Augment(crop_padding, flip), train_limit, mean, std)
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items()) + " images"
+    sizes += f" (val held out of {files['train'].name})" if held_out else ""
     return ImageData(
         name="npz",
         classes=known,

@@ -61,7 +61,7 @@ class PairData:
     Args:
         name: short, as in `data=`.
         tokenizer: text -> tokens and back, a `tokenizers.Tokenizer`.
-        train, val: the splits; `test`, if there is one, is touched by no training run.
+        train, val: the splits; `test`, if there is one, is looked at once, at the end of a run, and chooses nothing.
         source: one line: what the sentences are.
     """
 

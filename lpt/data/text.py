@@ -119,7 +119,7 @@ class TextData:
     Args:
         name: short, as in `data=`.
         tokens: the vocabulary, which turns text into tokens and back.
-        train, val: the splits; `test`, if there is one, is touched by no training run.
+        train, val: the splits; `test`, if there is one, is looked at once, at the end of a run, and chooses nothing.
         source: one line: what the text is.
     """
 

@@ -41,6 +41,7 @@ def voc(
     workers: int = 4,
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
+    test: str | None = None,
 ) -> DetectionData:
     """A folder in the layout of PASCAL VOC; images of any size and format, which are stretched to a square.
 
@@ -51,7 +52,7 @@ def voc(
     Args:
         root: the folder, or one above it.
         name: what the set is called in logs.
-        train, val: files in ImageSets/Main, without their ending.
+        train, val, test: files in ImageSets/Main, without their ending; `test` may be None.
         classes: their names; None takes those that occur, sorted. Objects of other classes are left out.
         size: side of the square, in pixels.
         train_limit: only the first so many training images.
@@ -67,7 +68,7 @@ def voc(
     if isinstance(classes, str):
         raise UserError(f"data.classes={classes!r} is not a list: write data.classes=[{classes}]")
     folder = _folder(root)
-    ids = {part: _ids(folder, listed) for part, listed in (("train", train), ("val", val))}
+    ids = {part: _ids(folder, listed) for part, listed in (("train", train), ("val", val), ("test", test)) if listed}
     ids["train"] = ids["train"][: first(len(ids["train"]), train_limit)]
     found = {part: [_annotation(folder, i) for i in listed] for part, listed in ids.items()}
     occurring = sorted({kind for objects in (*found["train"], *found["val"]) for kind, *_ in objects})
@@ -89,6 +90,7 @@ def voc(
         size=size,
         train=Scenes(scenes["train"], size, normal, Views(flip, crop, colour), workers),
         val=Scenes(scenes["val"], size, normal, None, workers),
+        test=Scenes(scenes["test"], size, normal, None, workers) if test else None,
         source=_told(folder, names, scenes, empty["boxes"]),
     )
 

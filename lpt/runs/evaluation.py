@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,42 +13,73 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..callbacks.checkpoints import seed_everything
 from ..dataflow import Flow, attach_, attach_products_
 from ..errors import UserError
+from ..indicators import statistics_anew
 from ..tasks.task import Task
-from . import saved
+from . import saved, summary
 from .build import build, told, whole
 from .experiment import make_quantization, make_task, quiet
+from .folder import replace
 from .messages import CONF
 from .named import spell_out
 
+BATCHES = 100  # of training data for batch-norm statistics
 CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
 GROUPS = ("format", "products", "weights")
 
 
-def evaluate(run: str, overrides: list[str]) -> dict[str, float]:
-    """The validation metrics of a run: `metrics` of what `prepared` gives."""
-    return metrics(prepared(run, overrides))
+@dataclass(frozen=True)
+class Asked:
+    """What scripts/evaluate.py is asked besides formats.
+
+    Args:
+        split: the part of the data: val, or test.
+        statistics: batch-norm statistics: kept, or anew, from `BATCHES` batches of training data.
+    """
+
+    split: str = "val"
+    statistics: str = "kept"
+
+    @classmethod
+    def among(cls, arguments: list[str]) -> tuple[Asked, list[str]]:
+        """What is asked among a command's arguments, and the other arguments.
+
+        Raises:
+            UserError: a value that there is not.
+        """
+        given = dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in CHOICES and "=" in a)
+        for key, value in given.items():
+            if value not in CHOICES[key]:
+                raise UserError(f"{key}={value!r} is not one of {', '.join(CHOICES[key])}")
+        return cls(**given), [a for a in arguments if a.partition("=")[0] not in CHOICES]
 
 
-def prepared(run: str, overrides: list[str]) -> Task:
-    """The task of a run with the network of its last checkpoint, or of a checkpoint's file, ready to be evaluated.
+CHOICES = {"split": ("val", "test"), "statistics": ("kept", "anew")}
+
+
+def prepared(run: str, overrides: list[str], asked: Asked) -> Task:
+    """The task of a run with the network that `saved.find` finds, ready to be evaluated.
 
     With the run's own weights scheme, the quantized weights are those of the run. With another one (`weights=`), they
-    are its masters, rounded to nearest, while batch-norm statistics stay those that belong to the run's own. Scales of
-    A are the run's where it has them, and otherwise taken from `CALIBRATION` batches of its training data.
+    are its masters, rounded to nearest. Batch-norm statistics then stay those of the run's own weights, which is told,
+    unless they are estimated anew. Scales of A are the run's where it has them, and otherwise taken from `CALIBRATION`
+    batches of its training data.
 
     Args:
         run: the run's folder, or a checkpoint in it.
         overrides: as on train.py's command line: `format=...`, `products=...`, `weights=...`, and single keys.
+        asked: what is to be measured afterwards.
 
     Raises:
         UserError: no such run, or overrides that do not fit it.
     """
     quiet()
-    file = saved.find(run, best=False)
+    file = saved.find(run)
+    print(f"weights of {file}", file=sys.stderr)
     cfg = overridden(stored(file), overrides)
     seed_everything(whole("seed", cfg.seed))
     state = saved.read(file)
@@ -61,7 +96,50 @@ def prepared(run: str, overrides: list[str]) -> Task:
             attach_products_(task.model, quantization.make_products)
     take_scales(flow, saved.callback_state(state, "Quantization"), task)
     task.model.eval()
+    norms = [m for m in task.model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+    if asked.statistics == "anew" and not norms:
+        raise UserError("statistics=anew: this network has no batch-norm with statistics; leave it out")
+    if asked.statistics == "kept" and other_weights and norms:
+        print(
+            f"note: the statistics of {len(norms)} batch-norms are those of the run's own weights, not of these: "
+            "statistics=anew estimates them from training data",
+            file=sys.stderr,
+        )
     return task
+
+
+def measured(task: Task, asked: Asked) -> dict[str, float]:
+    """The metrics that are asked for, of a task that was `prepared`.
+
+    Raises:
+        UserError: the data has no such part.
+    """
+    if asked.statistics == "kept":
+        return task.measured(asked.split)
+    loader = task.train_batches()
+    loader.augment = False
+    batches = ([part.to(task.device) for part in batch] for batch in islice(loader, BATCHES))
+    with statistics_anew(task.model, batches, task.loss):
+        return task.measured(asked.split)
+
+
+def keep(run: str, asked: Asked, overrides: list[str], figures: dict[str, float]) -> Path | None:
+    """Put figures into `evaluations.jsonl` of the run's folder, in the place of earlier ones of the same question.
+
+    Returns the file; None if it cannot be written.
+    """
+    checkpoint = saved.find(run)
+    file = checkpoint.resolve().parents[1] / "evaluations.jsonl"
+    question = {"checkpoint": checkpoint.name, **asdict(asked), "overrides": " ".join(sorted(overrides))}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        kept = [line for line in lines if not question.items() <= json.loads(line).items()]
+        row = {**question, **figures, "git_commit": summary.git_commit()}
+        replace(file, "".join(f"{line}\n" for line in [*kept, json.dumps(row)]))
+    except (OSError, ValueError) as error:
+        print(f"note: {file} was not written ({error})", file=sys.stderr)
+        return None
+    return file
 
 
 def stored(file: Path) -> DictConfig:
@@ -112,18 +190,3 @@ def take_scales(flow: Flow, state: dict[str, Any], task: Task) -> None:
             for _, batch in zip(range(CALIBRATION), loader, strict=False):
                 task.loss([part.to(task.device) for part in batch])
                 flow.step()
-
-
-def metrics(task: Task) -> dict[str, float]:
-    """The task's metrics over all of its validation data."""
-    task.model.eval()
-    sums: dict[str, float] = {}
-    with torch.no_grad():
-        for i, batch in enumerate(task.val_batches()):
-            found = task.validation_step([part.to(task.device) for part in batch], i)
-            size = found.pop("size")
-            for name, value in {**found, "size": torch.ones(())}.items():
-                sums[name] = sums.get(name, 0.0) + value.item() * size
-    total = sums.pop("size")
-    means = {name: value / total for name, value in sums.items()}
-    return {f"val/{name}": value for name, value in (means | task.derived(means) | task.collected()).items()}

@@ -21,6 +21,7 @@ from ..callbacks.metrics import Diverged, Metrics
 from ..callbacks.progress import Progress
 from ..callbacks.quantization import Quantization
 from ..callbacks.trackers import picture
+from ..callbacks.testing import Testing
 from ..data.base import ImageData
 from ..data.places import place
 from ..errors import UserError
@@ -92,7 +93,7 @@ class Experiment:
         averaging = [build("averaging", self.cfg.averaging)] if self.cfg.averaging._target_ else []
         shown = [Progress(every)] if progress else []
         checkpoints = Checkpoints(self.folder.checkpoints, self.training.checkpoint_every, self.seed)
-        return [self.quantization, *averaging, *indicators, Metrics(every), *shown, checkpoints]
+        return [self.quantization, *averaging, *indicators, Metrics(every), Testing(), *shown, checkpoints]
 
     def loggers(self) -> list[Any]:
         run_id = self.folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]

@@ -19,8 +19,10 @@ COMPILED = "_orig_mod."  # torch.compile's name for what it has compiled, anywhe
 STATES = ("state_dict", "model", "model_state_dict")  # under which other programs keep a state dict
 
 
-def find(path: str | Path, best: bool = True, key: str = "init_from") -> Path:
-    """The checkpoint that `path` means: a file, or a run folder, whose best checkpoint (or last, if asked) it is.
+def find(path: str | Path, best: bool = False, key: str = "init_from") -> Path:
+    """The checkpoint that `path` means: a file, or a run's folder, whose last checkpoint it is (or best, if asked).
+
+    Behind the folder, `/best` and `/last` choose.
 
     Args:
         key: what the configuration calls it, for the message.
@@ -29,6 +31,8 @@ def find(path: str | Path, best: bool = True, key: str = "init_from") -> Path:
         UserError: there is none.
     """
     path = place(path, key)
+    if path.name in ("best", "last") and (path.parent / "checkpoints").is_dir():
+        path, best = path.parent, path.name == "best"
     names = ("best.ckpt", "last.ckpt") if best else ("last.ckpt", "best.ckpt")
     for candidate in (path, *(path / "checkpoints" / name for name in names)):
         if candidate.is_file():

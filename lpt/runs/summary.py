@@ -24,12 +24,12 @@ PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy")
 
 
 def figures(metrics: Path, steps: int) -> dict[str, float]:
-    """`val/*` and `train/*` as last logged, their best in `best/*`, and the indicators' means over the last third."""
+    """`val/*`, `train/*`, `test/*` as last logged, the best in `best/*`, the indicators' means over the last third."""
     rows = read_metrics(metrics)
     names = {name for row in rows for name, value in row.items() if value}
     found: dict[str, float] = {}
     for name in sorted(names):
-        if name.startswith(("train/", "val/")):
+        if name.startswith(("train/", "val/", "test/")):
             found[name] = column(rows, name)[-1]
     for name in names & QUALITY.keys():
         found[f"best/{name}"] = QUALITY[name](column(rows, name))
@@ -57,6 +57,8 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
         ("BLEU", f"{number('val/bleu', '.2f')} (validation; best {number('best/val/bleu', '.2f')}; "
                  f"{summary.get('bleu_signature')})"),
         ("mAP at IoU 0.5", f"{number('val/map50', '.4f')} (validation; best {number('best/val/map50', '.4f')})"),
+        ("test part", ", ".join(f"{name.removeprefix('test/')} {value:.4g}" for name, value in summary.items()
+                                if name.startswith("test/") and value is not None) or "-  "),
         ("loss", f"{number('val/loss', '.4f')} (validation), {number('train/loss', '.4f')} (training)"),
         ("flip frequency", f"{number('flip_frequency', '.2g', 100)} % of the weights a step (last third of the run)"),
         ("mean angle", f"{number('angle/flow', '.2f')} degrees from A and E, "

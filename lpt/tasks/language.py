@@ -81,7 +81,7 @@ class LanguageModelling(Task):
         return Loader(split, self.batch_size, anew, self.seed, drop_last=anew, rank=rank, world=world)
 
     def val_batches(self, rank: int = 0, world: int = 1) -> Loader:
-        split = self._cut(self.data.val, self.eval_batch_size * world)
+        split = self._cut(getattr(self.data, self.part), self.eval_batch_size * world)
         return Loader(split, self.eval_batch_size, rank=rank, world=world)
 
     def sample(self, count: int, temperature: float = 1.0, seed: int = 0, prompt: str = "") -> str:

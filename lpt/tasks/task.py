@@ -84,6 +84,7 @@ class Task(pl.LightningModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed
         self.only: int | None = None  # train on the first so many batches, over and over; lpt.runs fills it in
+        self.part = "val"  # what `val_batches` are of: the validation set, or "test"
         self.total_steps = 0  # optimizer steps of the whole run; lpt.runs fills it in
         self._accumulated = 0  # batches whose gradients `.grad` is the sum of
 
@@ -100,7 +101,7 @@ class Task(pl.LightningModule):
         return self.loss(batch)
 
     def collected(self) -> dict[str, float]:
-        """Metrics of the whole validation set that are no means over examples; asked for once, after its last batch."""
+        """Metrics of the whole `part` that are no means over examples; asked for once, after its last batch."""
         return {}
 
     def size(self, batch: Any) -> int:
@@ -195,8 +196,35 @@ class Task(pl.LightningModule):
         return f"{hashed:08x}"
 
     def val_batches(self, rank: int = 0, world: int = 1) -> Loader:
-        """The validation data as one of `world` processes sees it."""
-        return self.loader(self.data.val, self.eval_batch_size, rank=rank, world=world)
+        """The validation data (or `part`) as one of `world` processes sees it."""
+        return self.loader(getattr(self.data, self.part), self.eval_batch_size, rank=rank, world=world)
+
+    @torch.no_grad()
+    def measured(self, part: str = "val") -> dict[str, float]:
+        """The metrics over all of a part of the data, "val" or "test", as `part/metric`; the model evaluates meanwhile.
+
+        Raises:
+            UserError: the data has no such part.
+        """
+        if getattr(self.data, part, None) is None:
+            raise UserError(f"data={self.data.name} has no part {part!r}: leave split= out, or give the data one")
+        training, self.part = [module for module in self.model.modules() if module.training], part
+        self.model.eval()
+        sums: dict[str, float] = {}
+        try:
+            for i, batch in enumerate(self.val_batches()):
+                found = self.validation_step([part.to(self.device) for part in batch], i)
+                size = found.pop("size")
+                for name, value in {**found, "size": torch.ones(())}.items():
+                    sums[name] = sums.get(name, 0.0) + value.item() * size
+            total = sums.pop("size")
+            means = {name: value / total for name, value in sums.items()}
+            figures = means | self.derived(means) | self.collected()
+        finally:
+            self.part = "val"
+            for module in training:
+                module.training = True
+        return {f"{part}/{name}": value for name, value in figures.items()}
 
     def due(self, every: int) -> bool:
         """Whether the present validation is that of an `every`-th epoch or of the last; outside a Trainer it is."""

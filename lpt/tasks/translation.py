@@ -95,7 +95,7 @@ class Translation(Task):
         found = of_all_ranks(self.translations)
         self.translations = {}
         metric = BLEU()
-        score = metric.corpus_score(list(found.values()), [[self.data.val.texts[i] for i in found]])
+        score = metric.corpus_score(list(found.values()), [[getattr(self.data, self.part).texts[i] for i in found]])
         self._signature = str(metric.get_signature())
         return {"bleu": score.score}
 
