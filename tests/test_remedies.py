@@ -133,7 +133,7 @@ def test_choosers_follow_slow_ones_on_walks_with_moving_scales(name, spec, size,
     for step in range(1, 16):
         master = start + size * torch.round(torch.randn(1, 20, generator=random) * 32) / 32
         chooser.dial(state, Moment(optimizer, [], step, 100), 1 / step)
-        chooser.hold(master, *state.values())
+        master = chooser.hold(master, *state.values())
         for i, one in enumerate(slow):
             assert master[0, i] == one.mean_q or not one.frozen
         scale = format.scale_of(master)
@@ -480,3 +480,17 @@ def test_statistics_anew_are_means_over_batches_and_go_again():
         torch.testing.assert_close(model[0].running_var, sum(b.var(0) for b in batches) / 2)
     assert all(m.training for m in model.modules()) and model[0].momentum == 0.1
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+
+
+DOC = CONF.parents[1] / "docs" / "remedies.md"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_table_of_what_each_keeps(name):
+    rows = [
+        row.split(" | ") for row in DOC.read_text(encoding="utf-8").splitlines() if row.startswith(f"| `{name}` | ")
+    ]
+    one, master = remedy(name), torch.zeros(7, 3)
+    kept = one.memory(master) | (one.begin(master, master) if isinstance(one, Chooser) else {})
+    each = sum(t.element_size() for t in kept.values() if t.ndim)
+    assert [(int(row[2]), row[4], row[5].strip(" |")) for row in rows] == [(each, one.source, one.certainty)]

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .remedy import Chooser, Moment, State, check_share, cosine
+from .remedy import Chooser, Moment, State, check_share, cosine, keep
 from .rules import Hysteresis, Nearest, Stochastic, between
 
 
@@ -38,8 +38,9 @@ class QEma(Chooser):
         state["on"].fill_(moment.step >= self.start)
 
     def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None, *state: Tensor) -> Tensor:
-        average, on = state
-        average.copy_(average * self.decay + master * (1 - self.decay))
+        old, on = state
+        average = old * self.decay + master * (1 - self.decay)
+        old.copy_(average)
         low, high = self.format.floor(master, scale=scale), self.format.ceil(master, scale=scale)
         middle = (low + high) / 2
         above = torch.where(master >= 0, average >= middle, average > middle)
@@ -81,9 +82,9 @@ class Freezing(Chooser):
         share = moment.share
         state["threshold"].fill_(math.inf if share < self.after else cosine(share, self.first, self.last, self.after))
 
-    def hold(self, master: Tensor, *state: Tensor) -> None:
+    def hold(self, master: Tensor, *state: Tensor) -> Tensor:
         _, _, average, frozen, _ = state
-        master.copy_(torch.where(frozen, average, master))
+        return torch.where(frozen, average, master)
 
     def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None, *state: Tensor) -> Tensor:
         direction, frequency, average, frozen, threshold = state
@@ -91,12 +92,11 @@ class Freezing(Chooser):
         new = torch.where(frozen, level, self.inner(master, previous, scale, key))
         change = (new > previous).to(torch.int8) - (new < previous).to(torch.int8)
         reversal = (direction * change < 0).to(frequency.dtype)
-        frequency.copy_(reversal * self.momentum + frequency * (1 - self.momentum))
-        direction.copy_(torch.where(change == 0, direction, change))
-        freezes = (frequency > threshold) & ~frozen
+        often = reversal * self.momentum + frequency * (1 - self.momentum)
+        freezes = (often > threshold) & ~frozen
         moving = new * self.momentum + average * (1 - self.momentum)
-        average.copy_(torch.where(frozen, average, torch.where(freezes, level, moving)))
-        frozen.copy_(frozen | freezes)
+        average = torch.where(frozen, average, torch.where(freezes, level, moving))
+        keep(state, (torch.where(change == 0, direction, change), often, average, frozen | freezes))
         return new
 
 
@@ -145,9 +145,9 @@ class DriftHysteresis(Chooser):
     def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None, *state: Tensor) -> Tensor:
         before, drift, travel = state
         move = master - before
-        before.copy_(master)
-        drift.copy_(drift * self.decay + move * (1 - self.decay))
-        travel.copy_(travel * self.decay + move.abs() * (1 - self.decay))
+        drift = drift * self.decay + move * (1 - self.decay)
+        travel = travel * self.decay + move.abs() * (1 - self.decay)
+        keep(state, (master, drift, travel))
         width = torch.where(travel > 0, 1 - drift.abs() / travel, 1.0).clamp(0, 1)
         low, high = self.format.floor(master, scale=scale), self.format.ceil(master, scale=scale)
         return between(master, previous, low, high, width)

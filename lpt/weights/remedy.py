@@ -109,8 +109,9 @@ class Remedy:
 class Chooser(Remedy):
     """A remedy that chooses the next level itself, by a state: `scheme(over)` is it as a scheme.
 
-    As a scheme it is called with the tensors of `begin` behind the key, in their order, which it may change in place.
-    It may be compiled, so that what changes from step to step stands in the state as well: `dial` sets it.
+    As a scheme it is called with the tensors of `begin` behind the key, in their order, and changes them in place, at
+    its end (`keep`): what reads a tensor that it has changed is not compiled. For it may be compiled, so that numbers
+    that change from step to step stand in the state as well: `dial` sets them.
     """
 
     over: tuple[type, ...] = (Nearest,)  # the schemes whose place it can take
@@ -136,11 +137,18 @@ class Chooser(Remedy):
     def dial(self, state: State, moment: Moment, rate: float) -> None:
         """Before each step: set what follows the training; `rate` is the learning rate of this weight's group."""
 
-    def hold(self, master: Tensor, *state: Tensor) -> None:
-        """After each step, before the scale is found: put back masters that shall not have moved."""
+    def hold(self, master: Tensor, *state: Tensor) -> Tensor:
+        """After each step, before the scale is found: the masters, those put back that shall not have moved."""
+        return master
 
     def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None, *state: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def keep(state: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+    """Write the first tensors of a state."""
+    for old, new in zip(state, after, strict=False):
+        old.copy_(new)
 
 
 def over(remedy: Remedy | None, scheme: Scheme) -> Scheme:

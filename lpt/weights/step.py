@@ -94,9 +94,8 @@ def step(
         Level flips and regrid flips, int64 [2].
     """
     scheme: Any = plan.scheme
-    if state:
-        scheme.hold(master, *state)
-    largest = channels.scale(master, plan)
+    held = scheme.hold(master, *state) if state else master
+    largest = channels.scale(held, plan)
     if plan.scaling == "current":
         new_scale = largest
     elif upcoming is None:
@@ -104,8 +103,10 @@ def step(
     else:
         new_scale = torch.where(upcoming == NO_SCALE, largest, upcoming)
         upcoming.copy_(_moved(new_scale, largest))
-    new = scheme(master, quantized, new_scale, key, *state).to(quantized.dtype)
+    new = scheme(held, quantized, new_scale, key, *state).to(quantized.dtype)
     flips = _flips(new != quantized, plan.format.moved(new_scale, scale, quantized))
+    if held is not master:
+        master.copy_(held)
     quantized.copy_(new)
     written.copy_(new)
     scale.copy_(new_scale)
