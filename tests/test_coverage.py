@@ -137,3 +137,38 @@ def test_a_run_tells_its_coverage(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert summary(tmp_path / "c")["coverage"] == 1
     assert train(tmp_path / "d", *few, "format=fp32", "weights=fp32") == 0
     assert "nothing is rounded" in capfd.readouterr().err
+
+
+def loop(model: nn.Module, calls: int, sparse: bool = False) -> None:
+    flow = lpt.attach_(model, lpt.DataFlow())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        optimizer.zero_grad(set_to_none=sparse)
+        model(torch.randn(4, 3)).sum().backward()
+        for _ in range(calls):
+            flow.step()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("none", [True, False])
+@pytest.mark.parametrize(("calls", "said"), [(0, "without flow.step"), (2, "twice for the same gradients")])
+def test_a_step_that_is_forgotten_or_doubled_is_told_once(calls: int, said: str, none: bool) -> None:
+    with pytest.warns(UserWarning, match=said) as told:
+        loop(nn.Linear(3, 2), calls, none)
+    assert len(told) == 1
+    loop(nn.Linear(3, 2), 1, none)  # warnings are errors
+
+
+def test_a_skipped_step_and_two_optimizers_are_no_mistake() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    flow = lpt.attach_(model, lpt.DataFlow())
+    optimizers = [torch.optim.SGD(part.parameters(), 0.1) for part in model]
+    for skip in (False, True, False):
+        model(torch.randn(4, 3)).sum().backward()
+        flow.step()
+        for optimizer in optimizers:
+            if not skip:  # as a GradScaler does
+                optimizer.step()
+            optimizer.zero_grad()
+    flow.remove()
+    optimizers[0].step()

@@ -11,7 +11,7 @@ from .images import Augment, Labelled, planes, splits_of, with_val
 from .places import place
 
 # torchvision's class, classes, shape, and what a user must put where
-_SETS: dict[str, tuple[str, int, tuple[int, int, int], str]] = {
+SETS: dict[str, tuple[str, int, tuple[int, int, int], str]] = {
     "cifar10": (
         "CIFAR10",
         10,
@@ -62,11 +62,11 @@ def downloads(
     Raises:
         UserError: an unknown name; files that are missing or damaged, with what to put where.
     """
-    if name not in _SETS:
-        raise UserError(f"data.name={name!r} is not one of {', '.join(_SETS)}")
-    _, classes, shape, _ = _SETS[name]
+    if name not in SETS:
+        raise UserError(f"data.name={name!r} is not one of {', '.join(SETS)}")
+    _, classes, shape, _ = SETS[name]
     path = str(place(path, "data.path"))
-    parts = {"train": _read(name, path, True, download), "test": _read(name, path, False, download)}
+    parts = {"train": official(name, path, True, download), "test": official(name, path, False, download)}
     splits = splits_of(with_val(parts, held_out), Augment(crop_padding, flip), train_limit, mean, std)
     counts = {part: len(split) for part, split in splits.items()}
     val = f"val is {held_out} others, test the official test part" if held_out else "val is the official test part"
@@ -81,9 +81,9 @@ def downloads(
     )
 
 
-def _read(name: str, path: str, train: bool, download: bool) -> Labelled:
-    """The images and labels of one part, checked."""
-    kind, classes, shape, needs = _SETS[name]
+def official(name: str, path: str, train: bool, download: bool) -> Labelled:
+    """The images, uint8 (N, C, H, W), and labels, int64 (N,), of one official part, checked."""
+    kind, classes, shape, needs = SETS[name]
     from torchvision import datasets  # slow to import, and needed here only
 
     try:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..weights.parameters import quantizable
+from .calls import begins, ends, forget, watch
 from .changes import ADVICE, Structure
 from .edge import Edge
 from .looking import NEVER_CALLED
@@ -53,6 +54,7 @@ class Flow:
         self._found: tuple[int, dict[str, Quantizer]] | None = None  # all quantizers, and mode.changes at the time
         self._scales: tuple[dict[str, Quantizer], Scales] | None = None
         self.stepped = False  # from then on, a report changes nothing
+        watch(self)
 
     @property
     def edges(self) -> dict[str, Edge]:
@@ -80,6 +82,7 @@ class Flow:
         if self.placing.never_called():
             raise ValueError(NEVER_CALLED)
         self.stepped = True
+        begins(self, (p.grad for p in self._weights.values()))
         for name, quantizer in self.gradients.items():
             p = self._weights[name]
             if p.grad is not None:
@@ -91,6 +94,7 @@ class Flow:
         if self._scales is None or self._scales[0] is not parts or not self._scales[1].whole():
             self._scales = parts, Scales(parts.values())
         self._scales[1].move()
+        ends(self, (p.grad for p in self._weights.values()))
 
     def changed(self) -> str:
         """What of the model is no longer what it was at `attach_`; "" if nothing."""
@@ -111,6 +115,11 @@ class Flow:
     def started(self) -> bool:
         """Whether every tracked scale that the last step could set is set; a compiled model changes then."""
         return not any(q.tracked and q.steps == 0 and not q.started for q in self._parts().values())
+
+    @property
+    def ran(self) -> bool:
+        """Whether something was observed that a step would act on: the model trained with tracked scales, or has G."""
+        return bool(self.gradients) or any(q.tracked and q.started for q in self._parts().values())
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -139,6 +148,7 @@ class Flow:
     def remove(self) -> None:
         """Take every hook off; the model computes as it did before `attach_`."""
         self.placing.remove()
+        forget(self)
         if HANDLE in self.model.__dict__:
             del self.model.__dict__[HANDLE]
 
