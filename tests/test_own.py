@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import ROOT, checkpoint, run_folder, summary, train
+from running import ROOT, TINY, checkpoint, main, run_folder, summary, train
 
 from lpt.runs.code import changed, own_code
 from lpt.runs.messages import CONF
@@ -145,3 +146,49 @@ def test_a_search_ranks_a_format_of_ones_own(conf: Path, tmp_path: Path, capfd: 
     assert "thirds" in capfd.readouterr().out
     assert search(f"paths.outputs={out}", *few, "formats=[thirds,no_such]") == 2
     assert "no_such" in capfd.readouterr().err
+
+
+OWN = (ROOT / "docs" / "own.md").read_text()
+BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", OWN, re.DOTALL)
+FILES = {block.splitlines()[0].removeprefix("# "): block for block in BLOCKS if re.match(r"# [\w/]+\.\w+\n", block)}
+COMMANDS = [line.split()[2:] for line in OWN.splitlines() if line.startswith("    python train.py")]
+
+
+@pytest.fixture
+def shown(conf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the files of docs/own.md, its conf/ the one that commands take."""
+    for name, text in FILES.items():
+        file = conf.parent / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(str(conf.parent))
+    yield conf.parent
+    for name in [name for name in sys.modules if name.partition(".")[0] == "own"]:
+        del sys.modules[name]
+
+
+def test_what_the_page_shows_is_there() -> None:
+    assert len(FILES) == 9 and len(COMMANDS) == 6 and len(BLOCKS) == 11
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_the_pages_commands_run(number: int, shown: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tiny = [word for word in TINY if number < 4 or word != "model.width=8"]
+    if number == 5:
+        tiny = [word for word in TINY if "train_limit" not in word]
+    assert main(*tiny, f"paths.outputs={tmp_path / 'out'}", "trainer.max_steps=3", *COMMANDS[number]) == 0
+    assert "coverage: 100.0 %" in capfd.readouterr().err
+    assert "_target_" not in run_folder(tmp_path / "out").name
+
+
+def test_the_pages_family_of_formats_trains_compiled_and_packed(shown: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "out", "format=steps8", "trainer.max_steps=3", "memory=packed") == 0
+    assert summary(tmp_path / "out")["format"] == "steps8" and summary(tmp_path / "out")["coverage"] == 1
+
+
+def test_the_pages_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in BLOCKS:
+        if block not in FILES.values():
+            exec(block, names)
