@@ -513,3 +513,18 @@ def test_gzip_copies_of_fashion_mnist_alone_are_not_enough(tmp_path: Path) -> No
     (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b""))
     with pytest.raises(UserError, match="unpacked to"):
         downloads("fashion_mnist", str(tmp_path))
+
+
+def test_a_set_becomes_npz_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_fashion(tmp_path, np.arange(20) % 10)
+    main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "make_npz.py"))["main"]
+    out = tmp_path / "arrays"
+    given = ["fashion_mnist", str(out), "--path", str(tmp_path), "--val", "4"]
+    assert main([*given, "--train", "10"]) == 0
+    data, whole = npz(str(out)), downloads("fashion_mnist", str(tmp_path))
+    assert (len(data.train), len(data.val), len(data.test)) == (10, 4, 20)
+    assert torch.equal(data.val.images, whole.train.images[16:]) and torch.equal(data.test.images, whole.val.images)
+    assert main([*given, "--train", "17"]) == 2 and "20 together" in capsys.readouterr().err
+    assert main(["cifar10", str(out), "--path", str(tmp_path)]) == 2
+    held = downloads("fashion_mnist", str(tmp_path), held_out=10)
+    assert (len(held.train), len(held.val), len(held.test)) == (10, 10, 20) and "official test part" in held.source
