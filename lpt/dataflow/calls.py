@@ -8,14 +8,11 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
-
-if TYPE_CHECKING:
-    from .flow import Flow
 
 FORGOTTEN = (
     "an optimizer stepped this model's weights without flow.step(): G was not rounded, and the scales of A and E did "
@@ -50,16 +47,17 @@ class Calls:
             warnings.warn(what, stacklevel=3)
 
 
-_calls: WeakKeyDictionary[Flow, Calls] = WeakKeyDictionary()  # as wide as torch's hook, which is the process's
+# By `Flow`, of all in the process, since so wide is torch's hook.
+_calls: WeakKeyDictionary[Any, Calls] = WeakKeyDictionary()
 
 
-def watch(flow: Flow) -> None:
+def watch(flow: Any) -> None:
     """From now on optimizers' steps are compared with those of `flow`."""
     _hook_all_optimizers()
     _calls[flow] = Calls(frozenset(id(p) for p in flow.model.parameters()))
 
 
-def begins(flow: Flow, grads: Iterable[Tensor | None]) -> None:
+def begins(flow: Any, grads: Iterable[Tensor | None]) -> None:
     """`flow.step()` begins, on these gradients."""
     if (calls := _calls.get(flow)) is None:
         return
@@ -69,7 +67,7 @@ def begins(flow: Flow, grads: Iterable[Tensor | None]) -> None:
         calls.tell(TWICE)
 
 
-def ends(flow: Flow, grads: Iterable[Tensor | None]) -> None:
+def ends(flow: Any, grads: Iterable[Tensor | None]) -> None:
     """It ends. The smallest gradient is kept, to be known again."""
     if (calls := _calls.get(flow)) is not None:
         there = [g for g in grads if g is not None]
@@ -80,7 +78,7 @@ def _known(grads: list[Tensor]) -> Known:
     return [(id(g), g._version) for g in grads]
 
 
-def forget(flow: Flow) -> None:
+def forget(flow: Any) -> None:
     """The flow is removed."""
     _calls.pop(flow, None)
 
