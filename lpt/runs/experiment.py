@@ -20,8 +20,8 @@ from ..callbacks.loggers import MetricsCSV
 from ..callbacks.metrics import Diverged, Metrics
 from ..callbacks.progress import Progress
 from ..callbacks.quantization import Quantization
-from ..callbacks.trackers import picture
 from ..callbacks.testing import Testing
+from ..callbacks.trackers import picture
 from ..data.base import ImageData
 from ..data.places import place
 from ..errors import UserError
