@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .figure import Figure, Style, columns_of, styles
+from .figure import Axis, Figure, Style, columns_of, styles
 from .kinds import DRAWERS
 from .labels import Label, at_ends, beside_points
 
@@ -106,8 +106,9 @@ def _panels(figure: Figure, shown: Sequence[str | None], canvas: Any) -> None:
         handles |= DRAWERS[figure.kind](figure, figure.of_choice(choice), axis, style, named)
         if choice is not None:
             axis.set_title(textwrap.fill(choice, 44), fontsize=9, loc="left" if figure.kind == "dots" else "center")
-        if i + columns >= len(shown):  # nothing below
+        if i + columns >= len(shown) and several:  # nothing below
             axis.tick_params(labelbottom=True)
+            axis.set_xlabel(textwrap.fill(_across(figure)[0].label, 90 if columns == 1 else 38), fontsize=9)
     _frame(figure, canvas, axes, handles, several, style)
     beside_points(canvas, named)
 
@@ -131,10 +132,8 @@ def _size(figure: Figure, panels: int) -> tuple[float, float]:
 def _frame(figure: Figure, canvas: Any, axes: Any, handles: dict[str, Any], several: bool, style: Style) -> None:
     if figure.title:
         canvas.suptitle(textwrap.fill(figure.title, max(40, int(canvas.get_figwidth() * 11))), fontsize=11)
-    x, y = (figure.y, figure.x) if figure.kind == "dots" else (figure.x, figure.y)
-    if several:  # once for all panels
-        canvas.supxlabel(x.label, fontsize=10)
-    else:
+    x, y = _across(figure)
+    if not several:
         axes[0, 0].set_xlabel(x.label)
     if figure.kind != "heatmap":
         (canvas.supylabel if several else axes[0, 0].set_ylabel)(y.label, fontsize=10)
@@ -146,6 +145,11 @@ def _frame(figure: Figure, canvas: Any, axes: Any, handles: dict[str, Any], seve
         at_ends(canvas, axes[0, 0], handles)
     elif len(handles) > 1 or len(figure.labels) > 1:
         _legend(canvas, handles)
+
+
+def _across(figure: Figure) -> tuple[Axis, Axis]:
+    """What is drawn from left to right, and what upward."""
+    return (figure.y, figure.x) if figure.kind == "dots" else (figure.x, figure.y)
 
 
 def _no_data(figure: Figure, axis: Any) -> None:

@@ -204,6 +204,7 @@ def _one(runs: list[Run], index: int, threads: int) -> int:
 def _wandb_sweep(path: Path, name: str, words: Sequence[str], count: int) -> int:
     """A sweep file for `wandb sweep`: its agents take the runs of the list one by one."""
     given = [w for w in words if w.partition("=")[0] != "sweep"]
+    given += [] if any(w.startswith("logger") for w in given) else ["logger.mode=online"]
     sweep: dict[str, Any] = {
         "name": name, "program": "scripts/reproduce.py", "method": "grid",
         "parameters": {"run": {"values": list(range(count))}},

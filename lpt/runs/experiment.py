@@ -72,11 +72,7 @@ class Experiment:
             self.task.configure_optimizers()
         self.names = names(cfg, choices)
         self.others = {group: str(choices.get(group) or "none") for group in ("products", "recipe", "optimizer")}
-        head = [
-            *self.names.values(),
-            f"seed{self.seed}",
-            *([str(cfg.variant)] if cfg.get("variant") is not None else []),
-        ]
+        head = [*self.names.values(), f"seed{self.seed}"]
         self.own_code = code.own_code(self.config)
         self.folder = RunFolder(place(cfg.paths.outputs, "paths.outputs") / run_name(self.config, head))
         self.trainer = self.training.trainer(self.folder.path, self.callbacks(progress), self.loggers(), self.epochs)
