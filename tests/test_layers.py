@@ -12,7 +12,7 @@ LPT = Path(__file__).resolve().parents[1] / "lpt"
 FLOORS = [
     {"formats"},
     {"weights", "dataflow", "indicators", "execution"},
-    {"models", "data", "search", "hardware"},
+    {"models", "data", "search", "hardware", "exchange"},
     {"tasks", "callbacks", "report"},
     {"runs"},
     {"reproductions", "benchmarks"},

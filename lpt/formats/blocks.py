@@ -22,7 +22,7 @@ from .base import Format, Stochastic
 from .block_options import changed
 from .block_scales import SCALES, BlockScale
 from .names import NAMED, FormatSpec, misplaced, nearest, per_tensor
-from .scaling import Scale, to_scale_0
+from .scaling import Scale, from_scale_0, to_scale_0
 from .tiles import Contents, Tiles
 
 LINE = 2**31 - 1  # as the size of a block: all there is along the dimension
@@ -209,12 +209,14 @@ class Blocks(Format):
 
     # -- codes ------------------------------------------------------------------------------------------------
 
-    def encode(self, x: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """`round(x, dim)` as the element format's codes, uint8 in the shape of x, and the blocks' `scales`."""
+    def encode(  # type: ignore[override]
+        self, x: Tensor, dim: int = -1, *, scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`round(x, dim, scale=scale)` as the element format's codes, uint8 in x's shape, and the blocks' `scales`."""
         tiles = self._tiles(x, dim)
-        parts = self._scales.of(tiles.contents())
-        scale = self._scales.applied(*map(tiles.spread, parts))
-        return tiles.merged(self.element.encode(tiles.x, scale)), tiles.joined(parts)
+        parts = self._scales.of(tiles.contents()) if scale is None else tiles.parted(scale, self._scales.parts)
+        applied = self._scales.applied(*map(tiles.spread, parts))
+        return tiles.merged(self.element.encode(tiles.x, applied)), tiles.joined(parts) if scale is None else scale
 
     def decode(self, codes: Tensor, scales: Tensor, dim: int = -1) -> Tensor:  # type: ignore[override]
         """The float32 values of uint8 codes at `scales`, of any integer type that holds them where they are exponents.
@@ -224,6 +226,11 @@ class Blocks(Format):
         """
         tiles = self._tiles(codes, dim)
         return tiles.merged(self.element.decode(tiles.x, self._applied(tiles, scales)))
+
+    def at_scales(self, levels: Tensor, scales: Tensor, dim: int = -1) -> Tensor:
+        """Values of the element format, in any shape, at `scales`: what `decode` makes of their codes."""
+        tiles = self._tiles(levels, dim)
+        return tiles.merged(from_scale_0(tiles.x, self._applied(tiles, scales)))
 
     @property
     def high(self) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import state
 from .members import Members
 from .parameters import why_not
+from .step import Seen
 
 
 class Holding:
@@ -58,7 +59,11 @@ class Holding:
 
     def by_channel(self, name: str, values: Tensor) -> Tensor:
         """A tensor of this weight's shape so that its scale broadcasts against it (see `Channels`)."""
-        return next(w for w in self._members.weights if w.name == name).channels.view(values)
+        return self.seen(name).view(values)
+
+    def seen(self, name: str) -> Seen:
+        """How this weight is seen by its format and scales: a dataclass, `Channels` or `InFeatures`."""
+        return next(w for w in self._members.weights if w.name == name).channels
 
     # -- flips --------------------------------------------------------------------------------------------------------
 
