@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -18,7 +19,7 @@ from .packed import Unpackable, pack
 from .rounding import described
 
 VERSION = 1
-KEY = "lpt"  # of the metadata
+KEY, SUM = "lpt", "sha256"  # of the metadata: what the file says, and a sum over that and the tensors
 
 
 def export(
@@ -79,8 +80,18 @@ def export(
         "products": forward_of(products) if products is not None and products.asked else None,
         "about": dict(about or {}),
     }  # fmt: skip
-    save_file(tensors, str(to), metadata={KEY: json.dumps(told)})
+    text = json.dumps(told)
+    save_file(tensors, str(to), metadata={KEY: text, SUM: digest(text, tensors)})
     return told
+
+
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of what a file says and of its tensors' bytes, by name."""
+    sum = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        sum.update(name.encode())
+        sum.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sum.hexdigest()
 
 
 def _packed(weights: QuantizedWeights, name: str, value: Tensor, says: dict[str, Any]) -> dict[str, Tensor]:

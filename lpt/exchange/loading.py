@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..weights.contraction import InFeatures
 from ..weights.step import Channels
 from . import rounding
-from .exporting import KEY, VERSION
+from .exporting import KEY, SUM, VERSION, digest
 from .held import hold_, share_
 from .packed import unpack
 
@@ -78,6 +78,8 @@ def read(file: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
     try:
         told = json.loads(metadata[KEY])
+        if metadata[SUM] != digest(metadata[KEY], tensors):
+            raise UserError(f"{file} is damaged: its bytes are not those that were written; export the run anew")
         if told["version"] > VERSION:
             raise UserError(f"{file} was written by a later lpt (its version is {told['version']}): install that one")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
