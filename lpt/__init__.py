@@ -4,10 +4,11 @@ flow = lpt.attach_(model, lpt.DataFlow(activation="fp134", error="fp134", gradie
 products = lpt.attach_products_(model, lpt.Products(x="mxfp8_e4m3", w="mxfp8_e4m3"))
 weights = lpt.attach_weights_(model, optimizer, "log4_hyst")
 ranking = lpt.search(model, batches, loss)
+lpt.export(model, weights, flow, to="model.safetensors")
 
 A package is a floor, and imports go down only: `formats`; `weights`, `dataflow`, `indicators`, `execution`; `models`,
-`data`, `search`; `tasks`, `callbacks`, `report`; `runs`; `reproductions`, `benchmarks`. Open `formats/base.py` and
-`dataflow/flow.py` first.
+`data`, `search`, `hardware`, `exchange`; `tasks`, `callbacks`, `report`; `runs`; `reproductions`, `benchmarks`;
+`commands`. Open `formats/base.py` and `dataflow/flow.py` first.
 """
 
 import importlib
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import formats, indicators, weights
     from .dataflow import DataFlow, Flow, Products, Slot, attach_, attach_products_, ops
+    from .exchange import export, load_exported
     from .weights import QuantizedWeights, attach_weights_
 
 __version__ = "0.1.0"
@@ -30,8 +32,10 @@ __all__ = [
     "attach_",
     "attach_products_",
     "attach_weights_",
+    "export",
     "formats",
     "indicators",
+    "load_exported",
     "models",
     "ops",
     "search",
@@ -42,6 +46,7 @@ __all__ = [
 # `loggers` and `training` are names that configurations give as `_target_`.
 _FROM = dict.fromkeys(("DataFlow", "Flow", "Products", "Slot", "attach_", "attach_products_"), "dataflow")
 _FROM |= dict.fromkeys(("QuantizedWeights", "attach_weights_"), "weights")
+_FROM |= dict.fromkeys(("export", "load_exported"), "exchange")
 _MODULES = {name: name for name in ("formats", "indicators", "models", "search", "weights")}
 _MODULES |= {"ops": "dataflow.ops", "loggers": "callbacks.loggers", "training": "runs.training"}
 

@@ -158,7 +158,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_exported(tmp_path / "none", model)
     for place in range(8, len(whole), 97):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        with pytest.raises(UserError, match="damaged|can be read|another program"):
+        with pytest.raises(UserError, match=r"damaged|can be read|another program"):
             load_exported(file, model)
     save_file({"0.weight": torch.zeros(3, 4)}, file)
     with pytest.raises(UserError, match="of another program"):

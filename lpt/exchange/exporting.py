@@ -51,7 +51,7 @@ def export(
         ModuleNotFoundError: safetensors is not installed.
         OSError: the file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if weights is not None:
         weights.follow()
@@ -81,7 +81,7 @@ def export(
         "about": dict(about or {}),
     }  # fmt: skip
     text = json.dumps(told)
-    save_file(tensors, str(to), metadata={KEY: text, SUM: digest(text, tensors)})
+    Path(to).write_bytes(save(tensors, metadata={KEY: text, SUM: digest(text, tensors)}))
     return told
 
 

@@ -48,9 +48,9 @@ def load_exported(file: str | Path, model: nn.Module | None = None, *, codes: bo
         filled.load_state_dict(state(told, tensors))
         if codes:
             _hold(filled, told, tensors)
-        rounding.apply_(filled, told["activations"])
         if told["products"] is not None:
             attach_products_(filled, Products(**told["products"]))
+        rounding.apply_(filled, told["activations"])  # around the products' forward
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
@@ -66,16 +66,7 @@ def read(file: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         UserError: no such file, or none that `export` wrote.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(file), "pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{file} is not a safetensors file that can be read ({error}): give one that export wrote"
-        ) from error
+    metadata, tensors = opened(file)
     try:
         told = json.loads(metadata[KEY])
         if metadata[SUM] != digest(metadata[KEY], tensors):
@@ -87,6 +78,31 @@ def read(file: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise
         raise UserError(f"{file} is a safetensors file of another program: give one that export wrote") from error
     return told, tensors
+
+
+def opened(file: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of any safetensors file.
+
+    Raises:
+        UserError: no such file, or none that can be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), "pt") as found:
+            return found.metadata() or {}, {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is not a safetensors file that can be read ({error}): give another file") from error
+
+
+def state_in(file: str | Path) -> dict[str, Tensor]:
+    """The state dict of any safetensors file; of one that `export` wrote, its weights decoded.
+
+    Raises:
+        UserError: no such file, or a damaged one.
+    """
+    metadata, tensors = opened(file)
+    return state(*read(file)) if KEY in metadata else tensors
 
 
 def state(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..data.places import place
 from ..errors import UserError
+from ..exchange.loading import state_in
 
 PREFIX = "model."  # the task's name for its network
 COMPILED = "_orig_mod."  # torch.compile's name for what it has compiled, anywhere within a name
@@ -44,11 +45,13 @@ def find(path: str | Path, best: bool = False, key: str = "init_from") -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint of a run, or a plain state dict, on the CPU.
+    """A checkpoint of a run, a plain state dict, or a safetensors file (with quantized weights decoded), on the CPU.
 
     Raises:
         UserError: the file is neither.
     """
+    if path.suffix == ".safetensors":
+        return state_in(path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -1,0 +1,42 @@
+"""A run's network as a file that others can read: `python scripts/export.py outputs/RUN [to=FILE.safetensors]`.
+
+Quantized weights are written as packed codes with their scales, everything else as it is, and a model card (.md) beside
+it. What is written is read back and evaluated: it gives the run's own validation metrics, or there is no file.
+`lpt.load_exported(FILE)` makes a plain module of it; `init_from=FILE` starts a training from it.
+Exit code: 0 done, 2 a mistake in the command.
+"""
+
+import sys
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ..errors import UserError
+from ..runs.extras import absent
+from ..runs.messages import readable
+from ..runs.terminal import say, show_anything
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    from ..runs.exporting import export_run
+
+    show_anything()
+    try:
+        run, *words = arguments
+        options = dict(word.partition("=")[::2] for word in words)
+        if options.keys() - {"to"} or "" in options.values():
+            raise UserError(f"{' '.join(words)}: give only to=FILE")
+        file, said = export_run(run, options.get("to"))
+    except (UserError, HydraException, OmegaConfBaseException, ModuleNotFoundError) as error:
+        print(f"error: {absent(error) or readable(error)}", file=sys.stderr)
+        return 2
+    for name, why in said["stored"].items():
+        print(f"{name} is stored as it is: {why}", file=sys.stderr)
+    say("\n".join(f"{name:<14} {value:.6g}" for name, value in said["about"]["metrics"].items()))
+    size = f"{file.stat().st_size:,} bytes, {len(said['weights'])} weights as codes"
+    say(f"\n{file} ({size}), {file.with_suffix('.md').name}")
+    return 0

@@ -1,0 +1,149 @@
+"""A run's network as a file for others, checked by reading it back, and a card beside it that says what it is."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ..data.base import ImageData
+from ..data.places import place
+from ..dataflow import attach_, attach_products_
+from ..errors import UserError
+from ..exchange import export, load_exported
+from ..exchange.loading import EXAMPLE
+from ..tasks.task import Task
+from . import saved
+from .build import build, maker, told
+from .evaluation import stored, take_scales
+from .experiment import make_quantization, make_task, quiet
+from .folder import RunFolder
+
+ABOUT = (
+    "model",
+    "data",
+    "format",
+    "weights",
+    "products",
+    "remedy",
+    "recipe",
+    "seed",
+    "epochs",
+    "steps",
+    "git_commit",
+    "versions",
+)
+
+
+def export_run(run: str, to: str | None = None) -> tuple[Path, dict[str, Any]]:
+    """Write the network of a run as a safetensors file, with its card (.md) beside it.
+
+    Args:
+        run: a run's folder (its best checkpoint), or a checkpoint in it.
+        to: the file; by default model.safetensors in the run's folder.
+
+    Returns:
+        The file, and what it says of itself. The metrics of the file, read back, are in `about`.
+
+    Raises:
+        UserError: no such run; or the file, read back, does not compute what the run computes.
+    """
+    quiet()
+    checkpoint = saved.find(run, key="RUN")
+    folder = checkpoint.resolve().parents[1]
+    file = place(to, "to") if to else folder / "model.safetensors"
+    cfg = stored(checkpoint)
+    task = make_task(cfg, build("trainer", cfg.trainer))
+    handles = _as_trained(task, cfg, saved.read(checkpoint), checkpoint)
+    own = task.measured("val")
+    summary = RunFolder(folder).summary()
+    about = {key: summary[key] for key in ABOUT if summary.get(key) is not None}
+    about |= {"checkpoint": checkpoint.name, "source": task.data.source, "metrics": own}
+    try:
+        said = export(task.model, *handles, to=file, builds=_builds(cfg, task), about=about)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror or error}): give another file by to=") from error
+    _check(file, said, task, cfg, own)
+    file.with_suffix(".md").write_text(card(file, said), encoding="utf-8")
+    return file, said
+
+
+def _as_trained(task: Task, cfg: DictConfig, state: dict[str, Any], checkpoint: Path) -> tuple[Any, Any, Any]:
+    """Put a checkpoint's weights and scales into the task's model; its handles of weights, data flow and products."""
+    quantization = make_quantization(cfg)
+    kept = saved.callback_state(state, "Quantization")
+    saved.fit(task.model, saved.weights_of(state, masters=False), checkpoint)
+    with told("format, products or weights"):
+        weights = quantization.make_weights(task.model)
+        if kept.get("weights"):
+            weights.load_state_dict(kept["weights"])
+        saved.fit(task.model, saved.weights_of(state, masters=False), checkpoint)  # averages, where they are kept
+        flow = attach_(task.model, quantization.make_flow)
+        if quantization.make_products.asked:
+            attach_products_(task.model, quantization.make_products)
+    take_scales(flow, kept, task)
+    task.model.eval()
+    return weights, flow, quantization.make_products
+
+
+def _builds(cfg: DictConfig, task: Task) -> dict[str, Any] | None:
+    """How to build the model again; None if it is not one of lpt's own."""
+    node: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    if not str(node["_target_"]).startswith("lpt.models."):
+        print(f"{node['_target_']} is not part of lpt: load_exported must be given a model to fill", file=sys.stderr)
+        return None
+    builds = {**node, **task.data.model_arguments()}
+    if isinstance(task.data, ImageData) and EXAMPLE in inspect.signature(maker("model", cfg.model)).parameters:
+        builds[EXAMPLE] = [2, *task.data.shape]
+    return builds
+
+
+def _check(file: Path, said: dict[str, Any], task: Task, cfg: DictConfig, own: dict[str, float]) -> None:
+    """Read the file back and evaluate it."""
+    before = task.model
+    if said["model"] is None:
+        fresh = make_task(cfg, build("trainer", cfg.trainer)).model
+        task.model = load_exported(file, fresh)
+    else:
+        task.model = load_exported(file)
+    again = task.measured("val")
+    task.model = before
+    if again != own:
+        file.unlink()
+        raise UserError(
+            f"{file}, read back, gives {again}, and the run {own}: it was removed, since it is not the run's"
+        )
+
+
+def card(file: Path, said: dict[str, Any]) -> str:
+    """A model card in Markdown: what the file holds, how good it is, on what data, and what it is not good for."""
+    about = said["about"]
+    size = file.stat().st_size
+    count = sum(torch.Size(w["of"]).numel() for w in said["weights"].values())
+    formats = sorted({f"{w['format']} ({w['bits']:g} bits a value)" for w in said["weights"].values()})
+    places = sorted({place["format"] for place in said["activations"].values()})
+    lines = [
+        f"# {about.get('model', 'A network')} on {about.get('data', 'its data')}", "",
+        f"- File: `{file.name}`, {size:,} bytes, safetensors; metadata under `lpt`, checksum under `sha256`",
+        f"- Quantized weights: {count:,} in {', '.join(formats) or 'no format: all are stored as they are'}",
+        f"- Activations: {', '.join(places) or 'not rounded'}",
+        f"- Operands of products: {json.dumps(said['products']) if said['products'] else 'not rounded further'}",
+        f"- Data: {about['source']}", "",
+        "| metric | value |", "|---|---|",
+        *(f"| {name} | {value:.6g} |" for name, value in about["metrics"].items()), "",
+        "Measured on the validation part, by the run and again by this file: the same numbers.", "",
+        "| run | |", "|---|---|", *(f"| {key} | {about[key]} |" for key in (*ABOUT, "checkpoint") if key in about), "",
+        "Load it with `lpt.load_exported(FILE)`; or decode it yourself: value = table[code] * scale, with `table`, "
+        "`packing` and `view` from the metadata.", "",
+        "Not good for: data unlike the above; judgement of a format by one seed; speed, since the arithmetic of the "
+        "formats is simulated in float32.", "",
+    ]  # fmt: skip
+    if said["stored"]:
+        why = "; ".join(f"{name}: {reason}" for name, reason in said["stored"].items())
+        lines.insert(6, f"- Stored as they are, not as codes: {why}")
+    return "\n".join(lines)

@@ -1,0 +1,11 @@
+"""A network of a run as a file for others: `python scripts/export.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
+
+from lpt.commands.export import main
+
+if __name__ == "__main__":
+    sys.exit(main())
