@@ -19,6 +19,10 @@ SCHEMES = {
     "six": {"x": "mxfp8_e4m3_rceil", "w": "nvfp4", "dgrad_e": lpt.Slot("mxfp8_e5m2", "stochastic"), "dgrad_w": Q,
             "wgrad_e": "ocp_e2m1/16/fp32", "wgrad_x": "fp134"},
     "tiles": dict.fromkeys(SLOTS, lpt.Slot("int4/8x4", "stochastic")),
+    "flat": {"x": lpt.Slot("int9/sample/e8m0/ceil/room=-1", "stochastic"), "w": lpt.Slot("fp125/kernel6x6", "zero"),
+             "dgrad_e": lpt.Slot("ocp_e5m2/tensor/squeeze"), "dgrad_w": lpt.Slot("int8_full/sample", "stochastic"),
+             "wgrad_e": lpt.Slot("ocp_e5m2/tensor/fp32/inverse", scaling={"history": 2}),
+             "wgrad_x": lpt.Slot("fp143/tensor/static/exponent=7", "floor")},
 }  # fmt: skip
 TOKENS = torch.arange(20).view(4, 5) % 10
 MODELS = {
@@ -56,7 +60,7 @@ def test_an_operand_that_is_not_rounded_is_told(slot: str, monkeypatch: pytest.M
     model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten(), nn.Linear(24, 7))
     handle = lpt.attach_products_(model, lpt.Products(**SCHEMES["one"]))
     own = Product.operand
-    skipped = lambda self, kind, name, t, keys: t if name == slot else own(self, kind, name, t, keys)  # noqa: E731
+    skipped = lambda self, kind, name, t, *rest: t if name == slot else own(self, kind, name, t, *rest)  # noqa: E731
     monkeypatch.setattr(Product, "operand", skipped)
     wrong = audited(model, handle, torch.randn(5, 3, 4, 4).requires_grad_()).off_grid()
     assert {o.slot for o in wrong} == {slot} and {o.module for o in wrong} == {"0", "2"}

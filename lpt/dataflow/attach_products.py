@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from .delayed import History
 from .kinds import Convolution, Kind
 from .multiplying import Multiplying, kind_of
 from .outside import outside
@@ -118,8 +119,17 @@ class Multiplied:
             return "\n".join([table, *outside(self.model, {*self.rounding, *self.left_out}, example)])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """How far the random bits of each product have advanced, by module name."""
-        return {n: m.product.calls for n, m in self.rounding.items() if m.product.keys is not None}
+        """How far the random bits of each product have advanced, by module name, and the histories of its scales."""
+        found = {n: m.product.calls for n, m in self.rounding.items() if m.product.keys is not None}
+        for name, slot, history in self._histories():
+            found |= {f"{name}/{slot}/{what}": value for what, value in history.state().items()}
+        return found
+
+    def _histories(self) -> Iterator[tuple[str, str, History]]:
+        for name, multiplying in self.rounding.items():
+            for slot, history in multiplying.product.histories.items():
+                if slot not in multiplying.product.shared:
+                    yield name, slot, history
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave.
@@ -133,8 +143,10 @@ class Multiplied:
                 f"the saved random bits are of other products: {len(odd)} differ, for example {odd[0]!r}; resume with "
                 "the model and products= of the saved run"
             )
-        for name, calls in own.items():
-            calls.copy_(state[name])
+        if odd := [name for name, value in own.items() if value.shape != state[name].shape]:
+            raise ValueError(f"the saved {odd[0]!r} is of another length: resume with the history of the saved run")
+        for name, value in own.items():
+            value.copy_(state[name])
 
     def _counted(self) -> Shares:
         return {name: found for name, m in self.rounding.items() if (found := m.product.shares())}

@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.module_tracker import ModuleTracker
 
-from ..formats import Blocks
+from ..formats import Blocks, Format, Octaves
 from .attach_products import Multiplied
 from .audit import on_grid
+from .grids import is_flat
 from .kinds import Convolution
+from .laying import is_tile
 from .products import OPERANDS, module_running
 from .slots import PRODUCTS, Slot
 
@@ -87,17 +89,20 @@ class ProductsAudit(TorchDispatchMode):
 
     def _record(self, name: str, packet: Any, ways: list[_Pair]) -> None:
         slots = self._rounding[name].product.slots
-        checked = [[(slot, self._lies(slots.get(slot), t)) for slot, t in way] for way in ways]
+        matrix = "convolution" not in str(packet)
+        checked = [[(slot, self._lies(slot, slots.get(slot), t, matrix)) for slot, t in way] for way in ways]
         best = next((way for way in checked if all(fits for _, fits in way)), checked[0])
         self._products += 1
         for slot, fits in best:
             format = slots[slot].grid.name if slot in slots else "fp32"
             self.operands.append(SlotOperand(self._products, name, str(packet), slot, fits, format))
 
-    def _lies(self, slot: Slot | None, t: Tensor) -> bool:
+    def _lies(self, name: str, slot: Slot | None, t: Tensor, matrix: bool) -> bool:
         if slot is None or not slot.rounds:
             return True
         grid = slot.grid
+        if is_flat(slot) and name in ("dgrad_w", "wgrad_e", "wgrad_x") and matrix:
+            t = t.transpose(-2, -1)  # as the model has it
         return on_blocks(t, grid) if isinstance(grid, Blocks) else on_grid(t.contiguous(), grid)
 
     def _matrices(self, name: str, packet: Any, args: Any, out: Tensor, backward: bool) -> Iterator[_Pair]:
@@ -129,13 +134,14 @@ class ProductsAudit(TorchDispatchMode):
         error, x, w = args[:3]
         slots = self._rounding[name].product.slots
         if args[-1][0]:
-            yield ("dgrad_e", kind.arranged("e", error)), ("dgrad_w", kind.arranged("w", w).transpose(-2, -1))
+            weight = kind.arranged("w", w)
+            own = "dgrad_w" in slots and is_flat(slots["dgrad_w"])
+            yield ("dgrad_e", kind.arranged("e", error)), ("dgrad_w", weight if own else weight.transpose(-2, -1))
         if args[-1][1]:
             pair = []
             for slot, t in (("wgrad_e", kind.arranged("e", error)), ("wgrad_x", kind.arranged("x", x))):
-                block = slots[slot].grid.block if slot in slots else None
-                tile = block is not None and len(block) == 2 and block[0] > 1
-                pair.append((slot, t if tile else t.movedim(0, -1)))
+                stays = slot in slots and (is_tile(slots[slot].grid.block) or is_flat(slots[slot]))
+                pair.append((slot, t if stays else t.movedim(0, -1)))
             yield pair[0], pair[1]
 
 
@@ -143,14 +149,19 @@ def on_blocks(x: Tensor, format: Blocks) -> bool:
     """Whether each block of x along its last dimension holds levels of the element format, times some scale.
 
     The scale is a power of two where the format has such scales. A block's largest value is one of the levels, and the
-    scale follows from which: all are tried.
+    scale follows from which: all are tried. Of squeezed blocks, whose levels are powers of unknown numbers, it counts
+    whether there are no more of them than the format has.
     """
     if x.numel() == 0:
         return True
+    if format.scale == "static":
+        return format.round(x).equal(x)
+    if format.scale == "squeeze":
+        return x.unique().numel() <= len(format.values())
     blocks = _blocks(x.detach().double(), format.block)
     amax = blocks.abs().amax(1, keepdim=True)
     found = amax[:, 0] == 0
-    for level in sorted({abs(v) for v in format.element.values().tolist()} - {0.0}, reverse=True):
+    for level in sorted({abs(v) for v in levels_of(format.element)} - {0.0}, reverse=True):
         if found.all():
             break
         unit = amax / level
@@ -161,6 +172,15 @@ def on_blocks(x: Tensor, format: Blocks) -> bool:
             y = blocks[possible] / unit[possible]
             found[possible] = ((format.element.round(y) - y).abs() <= _NEAR * y.abs()).all(1)
     return bool(found.all())
+
+
+def levels_of(element: Format) -> list[float]:
+    """Its values; of an integer too wide for a list of its own, those that are not negative."""
+    if element._levels is not None:
+        return element._levels
+    assert isinstance(element, Octaves)
+    steps = 2 ** element.valid_bits[0]
+    return [2.0 * i / steps for i in range(steps)]
 
 
 def _blocks(x: Tensor, block: tuple[int, ...]) -> Tensor:

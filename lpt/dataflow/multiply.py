@@ -18,9 +18,9 @@ class Multiply(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, product: Product, kind: Kind, keys: Tensor | None,
-        dtype: torch.dtype | None,
+        dtype: torch.dtype | None, observing: bool,
     ) -> Tensor:  # fmt: skip
-        qx, qw = product.operand(kind, "x", x, keys), product.operand(kind, "w", w, keys)
+        qx, qw = product.operand(kind, "x", x, keys, observing), product.operand(kind, "w", w, keys, observing)
         needs_x, needs_w = ctx.needs_input_grad[:2]
         ctx.kept_w = product.kept(kind, "dgrad_w", w, qw, keys) if needs_x else Kept(None)
         ctx.kept_x = product.kept(kind, "wgrad_x", x, qx, keys) if needs_w else Kept(None)
@@ -31,7 +31,7 @@ class Multiply(torch.autograd.Function):
             *ctx.kept_w.given(),
             *ctx.kept_x.given(),
         )
-        ctx.product, ctx.kind, ctx.keys = product, kind, keys
+        ctx.product, ctx.kind, ctx.keys, ctx.observing = product, kind, keys, observing
         ctx.x, ctx.w = (x.shape, x.dtype), (w.shape, w.dtype)
         ctx.bias = None if bias is None else bias.dtype
         if dtype is None:
@@ -46,7 +46,7 @@ class Multiply(torch.autograd.Function):
                 "a product whose operands are rounded is differentiated once: for create_graph=True leave its layers "
                 "out by skip=, or use the handle's off()"
             )
-        product, kind = ctx.product, ctx.kind
+        product, kind, observing = ctx.product, ctx.kind, ctx.observing
         keys, passing_x, passing_w, *saved = ctx.saved_tensors
         _check_keys(product.name, ctx.keys, keys)
         needs_x, needs_w, needs_bias = ctx.needs_input_grad[:3]
@@ -54,21 +54,21 @@ class Multiply(torch.autograd.Function):
         dx = dw = db = None
         ed = e
         if needs_x or (needs_w and one):
-            ed = product.operand(kind, "dgrad_e", e, keys)
+            ed = product.operand(kind, "dgrad_e", e, keys, observing)
         if needs_x:
-            w = product.restored(kind, "dgrad_w", ctx.kept_w, saved[: ctx.kept_w.count], keys)
+            w = product.restored(kind, "dgrad_w", ctx.kept_w, saved[: ctx.kept_w.count], keys, observing)
             wide = product.width("dgrad", e.dtype)
             dx = kind.dgrad(ed.to(wide), w.to(wide), ctx.x[0])
             dx = product.returned(kind, "x", dx, passing_x, keys).to(ctx.x[1])
         if needs_w:
-            eg = ed if one else product.operand(kind, "wgrad_e", e, keys)
-            x = product.restored(kind, "wgrad_x", ctx.kept_x, saved[ctx.kept_w.count :], keys)
+            eg = ed if one else product.operand(kind, "wgrad_e", e, keys, observing)
+            x = product.restored(kind, "wgrad_x", ctx.kept_x, saved[ctx.kept_w.count :], keys, observing)
             wide = product.width("wgrad", e.dtype)
             dw = kind.wgrad(eg.to(wide), x.to(wide), ctx.w[0])
             dw = product.returned(kind, "w", dw, passing_w, keys).to(ctx.w[1])
         if needs_bias:
             db = kind.bias_grad(e).to(ctx.bias)
-        return dx, dw, db, None, None, None, None
+        return dx, dw, db, None, None, None, None, None
 
 
 def _forward(

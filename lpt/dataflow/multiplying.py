@@ -16,6 +16,7 @@ from .ops import Function
 from .ops import MatMul as MatMulModule
 from .product import Product
 from .slots import Accumulate
+from .switching import again
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -68,8 +69,10 @@ class Multiplying:
             )
         kinds = x.device.type
         dtype = torch.get_autocast_dtype(kinds) if torch.is_autocast_enabled(kinds) else None
-        keys = self.product.next_keys(x.device, self.root.training and self.switches.observing)
-        return Multiply.apply(x, w, bias, self.product, kind or self.product.kind, keys, dtype)
+        observing = self.root.training and self.switches.observing
+        keys = self.product.next_keys(x.device, observing)
+        observing = observing and bool(self.product.histories) and not again()
+        return Multiply.apply(x, w, bias, self.product, kind or self.product.kind, keys, dtype, observing)
 
 
 def kind_of(module: nn.Module, accumulate: Accumulate | None) -> Kind | None:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ..formats.eden import round_eden
 from ..formats.scaling import to_scale_0
+from .delayed import History
 from .estimators import passes
+from .grids import from_whole, is_flat, is_kernel, to_grid, whole
 from .keeping import Kept
 from .kinds import Kind
 from .laying import Laid, is_tile, laid
@@ -44,6 +46,7 @@ class Product:
         calls: int64, 0-dim: how often the product ran in training, and so how far each key has moved.
         shared: slots of the backward pass -> the slot whose rounded tensor they read.
         plain: of the slots that only round: how, where the operand lies.
+        histories: of slots whose scale follows from the tensors before.
         counts: slot -> elements, those beyond the largest level, those that became zero.
     """
 
@@ -55,6 +58,7 @@ class Product:
         self.switches = switches or Switches()
         self.counts: dict[str, Tensor] = {}
         self.rule, self.room = products.scale_rule, products.room
+        self.histories = {n: History(s.follows, s.grid.high) for n, s in slots.items() if s.follows is not None}
         self.leave()
         fresh = any(slot.turn is not None and slot.turn.signs == "fresh" for slot in slots.values())
         self.keys: Tensor | None = None
@@ -91,8 +95,8 @@ class Product:
             self.calls = self.calls + 1  # another tensor: what is compiled may read this one again, in its backward
         return self.keys + self.calls
 
-    def operand(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> Tensor:
-        """What the product of slot `name` multiplies, made from t; in t's shape."""
+    def operand(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None, observing: bool = False) -> Tensor:
+        """What the product of slot `name` multiplies, made from t; in t's shape. `observing`: histories see it."""
         slot, transform = self.slots.get(name), self.transforms[_OF[name]]
         t = t.detach()  # torch multiplies batches in another way where a gradient is asked for
         if transform is None and (slot is None or not slot.rounds):
@@ -104,17 +108,20 @@ class Product:
                 self._count(name, self.plain[name].counted(at, q))
             return at.back(q)
         y, size = self._turned(kind, name, t, keys)
-        before = y
+        natural = is_flat(slot)
+        y = before = kind.restored(name[-1], y, t) if natural else y
+        factor = self.histories[name].at(y.device) if name in self.histories else None
         if slot is not None and slot.rounding == "eden":
             assert keys is not None
             y = round_eden(slot.grid, y, self._dim(name), size, keys[_USES.index(name)])  # type: ignore[arg-type]
         elif slot is not None and slot.rounds:
-            y = self._rounded(slot, y, self._dim(name), self._key(name, keys))
+            y = self._rounded(name, y, self._key(name, keys), observing)
         if self.switches.counting and slot is not None and slot.rounds:
-            self._count(name, lost(self._at_scale_0(slot, before, self._dim(name)), before, y, slot.grid))
+            at_scale_0 = before * factor if factor is not None else self._at_scale_0(name, before)
+            self._count(name, lost(at_scale_0, before, y, slot.grid))
         if transform is not None and name in _FIRST:
             y = y / left_over(size, transform.orthonormal)
-        return kind.restored(name[-1], y, t)
+        return y if natural else kind.restored(name[-1], y, t)
 
     def passing(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> Tensor | None:
         """Where a gradient passes back to operand "x" or "w" of the forward product: bool, in t's shape; None: all."""
@@ -123,7 +130,9 @@ class Product:
             return None
         y, _ = self._turned(kind, name, t.detach(), keys)
         own: Any = slot.grid if slot.grid.block is None else slot.grid.element  # type: ignore[attr-defined]
-        return kind.restored(name, passes(slot.gradient, own, self._at_scale_0(slot, y, self._dim(name))), t)
+        if is_flat(slot):
+            return passes(slot.gradient, own, self._at_scale_0(name, kind.restored(name, y, t)))
+        return kind.restored(name, passes(slot.gradient, own, self._at_scale_0(name, y)), t)
 
     def returned(self, kind: Kind, name: str, g: Tensor, passing: Tensor | None, keys: Tensor | None) -> Tensor:
         """The gradient of operand "x" or "w", of what a backward product made; in g's shape."""
@@ -179,10 +188,12 @@ class Product:
                 return Kept.coded(rounding, self._laid(kind, made, of.detach()), self._key(made, keys))
         return Kept(source)
 
-    def restored(self, kind: Kind, name: str, kept: Kept, tensors: Sequence[Any], keys: Tensor | None) -> Tensor:
+    def restored(
+        self, kind: Kind, name: str, kept: Kept, tensors: Sequence[Any], keys: Tensor | None, observing: bool
+    ) -> Tensor:
         """The operand of the backward slot `name`, of what was kept."""
         t = kept.restored(tensors)
-        return t if kept.done or name in self.shared else self.operand(kind, name, t, keys)
+        return t if kept.done or name in self.shared else self.operand(kind, name, t, keys, observing)
 
     def asked(self) -> dict[str, tuple[Slot | None, Hadamard | None]]:
         """What each slot asks for, None for full precision, and the transform of its product."""
@@ -232,30 +243,40 @@ class Product:
         slot = self.slots.get("dgrad_e")
         return slot.turn if slot is not None and slot.turn is not None and slot.turn.over == "tokens" else None
 
-    def _at_scale_0(self, slot: Slot, y: Tensor, dim: int) -> Tensor:
+    def _at_scale_0(self, name: str, y: Tensor) -> Tensor:
         """y / scale, as `_rounded` finds it."""
+        slot, dim = self.slots[name], self._dim(name)
         grid: Any = slot.grid
         if grid.block is None:
             return to_scale_0(y, grid.scale_of(y, room=self.room, rule=self.rule) if grid.scaled else 0)
+        if is_kernel(slot, self.kind, name):
+            return from_whole(grid.widened(len(y)).at_scale_0(whole(y), -1), len(y))
         if is_tile(slot.grid.block) and dim == -2:
             return grid.at_scale_0(y.transpose(-2, -1), -1).transpose(-2, -1)
         return grid.at_scale_0(y, dim)
 
-    def _rounded(self, slot: Slot, y: Tensor, dim: int, key: Tensor | None) -> Tensor:
+    def _rounded(self, name: str, y: Tensor, key: Tensor | None, observing: bool) -> Tensor:
+        slot, dim, history = self.slots[name], self._dim(name), self.histories.get(name)
         grid: Any = slot.grid
+        if history is not None:
+            q = to_grid(slot, y, dim, key, scale=history.at(y.device))
+            if observing:
+                history.see(y)
+            return q
         if grid.block is None:
-            scale = grid.scale_of(y, room=self.room, rule=self.rule) if grid.scaled else 0
-            return grid.round(y, scale, key)
+            return to_grid(slot, y, grid.scale_of(y, room=self.room, rule=self.rule) if grid.scaled else 0, key)
+        if is_kernel(slot, self.kind, name):
+            return from_whole(to_grid(slot, whole(y), -1, key, grid=grid.widened(len(y))), len(y))
         if is_tile(slot.grid.block) and dim == -2:  # rows lie along the other one of the last two
-            return grid.round(y.transpose(-2, -1), -1, key).transpose(-2, -1)
-        return grid.round(y, dim, key)
+            return to_grid(slot, y.transpose(-2, -1), -1, key).transpose(-2, -1)
+        return to_grid(slot, y, dim, key)
 
     def _dim(self, name: str) -> int:
         """The dimension that blocks run along; the last wherever it makes no difference."""
         slot, dim = self.slots[name], self.kind.dims[name]
-        if slot.grid.block is None or (
-            is_tile(slot.grid.block) and dim == 0
-        ):  # of a convolution: tiles of pixels and channels
+        if slot.grid.block is None or is_flat(slot):
+            return -1
+        if is_tile(slot.grid.block) and dim == 0:  # of a convolution: tiles of pixels and channels
             return -1
         square = is_tile(slot.grid.block) and slot.grid.block[0] == slot.grid.block[1]
         return -1 if square else dim
@@ -270,7 +291,7 @@ class Product:
             one = _OF[name] if transform.signs == "fresh" else ""
             turned = (transform, self.kind.dims[name], one, name in _FIRST)
         over = self._over_tokens() if name == "dgrad_e" else None
-        return slot.grid, slot.rounding, self._dim(name), turned, over
+        return slot.grid, slot.rounding, slot.scaling, self._dim(name), turned, over
 
     def _signs(self, name: str, keys: Tensor | None, device: torch.device) -> Tensor | None:
         """Of the transform of the product of slot `name`, or of an operand's alone."""

@@ -14,8 +14,10 @@ from typing import Any
 
 from .. import formats
 from ..formats import Format
+from ..formats.base import TIES
 from ..formats.eden import check_eden
 from ..formats.scaling import RULES
+from .delayed import Delayed, delayed
 from .turns import Hadamard, choice, hadamard
 
 PRODUCTS = {"forward": ("x", "w"), "dgrad": ("dgrad_e", "dgrad_w"), "wgrad": ("wgrad_e", "wgrad_x")}
@@ -30,13 +32,15 @@ class Slot:
 
     Args:
         format: as `lpt.formats.get` takes it; "fp32" does not round. Blocks run along what the product sums over.
-        rounding: "nearest" or "stochastic"; or "eden", to nearest with stochastic scales that make up for it, a factor
+        rounding: "nearest" or "stochastic"; "floor"; "away", "zero" or "log", to nearest with other ties than to even
+            (`lpt.formats.Format.round`); or "eden", to nearest with stochastic scales that make up for it, a factor
             for as many elements as the transform has (`lpt.formats.eden`).
         source: "hp", the unrounded tensor; "q", what the forward product used, rounded once more (of dgrad_w and
             wgrad_x; with format "fp32": just what the forward product used); "turned", the same without turning the
             forward product's transform back first: the gradient is turned back instead.
         transform: None, or what `Hadamard` takes: a size, a mapping, or a Hadamard. It is applied to both operands of
             the product, and cancels out in it.
+        scaling: None, or what `Delayed` takes, as a mapping: the scale follows from the tensors before.
         gradient: of x and w, what passes back to them: "straight", all of it; "clip", where |x / scale| is below the
             format's largest value; "trust", where rounding moved it by half a step of the grid at most.
 
@@ -49,11 +53,13 @@ class Slot:
     source: str = "hp"
     transform: Hadamard | Mapping[str, Any] | int | None = None
     gradient: str = "straight"
+    scaling: Delayed | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "format", formats.get(self.format))  # type: ignore[arg-type]
         object.__setattr__(self, "transform", hadamard(self.transform))
-        choice("rounding", self.rounding, "nearest", "stochastic", "eden")
+        object.__setattr__(self, "scaling", delayed(self.scaling, self.grid))
+        choice("rounding", self.rounding, "nearest", "stochastic", "floor", *TIES[1:], "eden")
         choice("source", self.source, "hp", "q", "turned")
         choice("gradient", self.gradient, "straight", "clip", "trust")
         for key, usual in (("rounding", "nearest"), ("gradient", "straight")):
@@ -74,15 +80,21 @@ class Slot:
     @property
     def random(self) -> bool:
         """Whether it takes random bits."""
-        return self.rounding != "nearest"
+        return self.rounding in ("stochastic", "eden")
 
     @property
     def grid(self) -> Format:
         """`format`, which `__post_init__` has looked up."""
         return self.format  # type: ignore[return-value]
 
+    @property
+    def follows(self) -> Delayed | None:
+        """`scaling`, which `__post_init__` has read."""
+        return self.scaling  # type: ignore[return-value]
+
     def __str__(self) -> str:
-        parts = [self.grid.name, *([self.rounding] if self.random else [])]
+        parts = [self.grid.name, *([self.rounding] if self.rounding != "nearest" else [])]
+        parts += [str(self.scaling)] if self.scaling else []
         parts += [f"of {self.source}"] if self.source != "hp" else []
         parts += [self.gradient] if self.gradient != "straight" else []
         return " ".join([*parts, *([str(self.transform)] if self.transform else [])])

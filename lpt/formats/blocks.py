@@ -195,6 +195,11 @@ class Blocks(Format):
     def _tiles(self, x: Tensor, dim: int) -> Tiles:
         return Tiles(x, self.block, dim, self.lies == "flat")
 
+    @property
+    def whole(self) -> bool:
+        """Whether a tensor is one block, however large it is."""
+        return self.lies == "flat" and self.block == (LINE, LINE)
+
     def widened(self, times: int) -> Blocks:
         """The same tiles with so many times as many columns."""
         wide = copy.copy(self)
@@ -258,9 +263,9 @@ def _shape(block: int | str | Sequence[int]) -> tuple[tuple[int, ...], str]:
     """Its sizes, and how it lies."""
     if block == "line":
         return (LINE,), ""
-    if isinstance(block, str) and (
-        word := re.fullmatch(r"(flat|kernel)([1-9]\d*)x([1-9]\d*)", _WORDS.get(block, block))
-    ):
+    spelt = _WORDS.get(block, block) if isinstance(block, str) else ""
+    word = re.fullmatch(r"(flat|kernel)([1-9]\d*)x([1-9]\d*)", spelt)
+    if word is not None and (word[1] == "flat" or word[2] == word[3]):
         return (int(word[2]), int(word[3])), word[1]
     sizes = tuple(block) if isinstance(block, Sequence) and not isinstance(block, str) else (block,)
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
