@@ -103,6 +103,8 @@ class ProductsAudit(TorchDispatchMode):
         grid = slot.grid
         if is_flat(slot) and name in ("dgrad_w", "wgrad_e", "wgrad_x") and matrix:
             t = t.transpose(-2, -1)  # as the model has it
+        if isinstance(slot.unsigned, Blocks) and not (t < 0).any():
+            grid = slot.unsigned
         return on_blocks(t, grid) if isinstance(grid, Blocks) else on_grid(t.contiguous(), grid)
 
     def _matrices(self, name: str, packet: Any, args: Any, out: Tensor, backward: bool) -> Iterator[_Pair]:

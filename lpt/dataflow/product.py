@@ -265,6 +265,9 @@ class Product:
             return q
         if grid.block is None:
             return to_grid(slot, y, grid.scale_of(y, room=self.room, rule=self.rule) if grid.scaled else 0, key)
+        if slot.unsigned is not None:
+            negative = (y < 0).any()
+            return torch.where(negative, to_grid(slot, y, -1, key), to_grid(slot, y, -1, key, grid=slot.unsigned))
         if is_kernel(slot, self.kind, name):
             return from_whole(to_grid(slot, whole(y), -1, key, grid=grid.widened(len(y))), len(y))
         if is_tile(slot.grid.block) and dim == -2:  # rows lie along the other one of the last two
@@ -291,7 +294,7 @@ class Product:
             one = _OF[name] if transform.signs == "fresh" else ""
             turned = (transform, self.kind.dims[name], one, name in _FIRST)
         over = self._over_tokens() if name == "dgrad_e" else None
-        return slot.grid, slot.rounding, slot.scaling, self._dim(name), turned, over
+        return slot.grid, slot.rounding, slot.scaling, slot.unsigned, self._dim(name), turned, over
 
     def _signs(self, name: str, keys: Tensor | None, device: torch.device) -> Tensor | None:
         """Of the transform of the product of slot `name`, or of an operand's alone."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .. import formats
-from ..formats import Format
+from ..formats import Blocks, Format
 from ..formats.base import TIES
 from ..formats.eden import check_eden
 from ..formats.scaling import RULES
@@ -40,6 +40,7 @@ class Slot:
             forward product's transform back first: the gradient is turned back instead.
         transform: None, or what `Hadamard` takes: a size, a mapping, or a Hadamard. It is applied to both operands of
             the product, and cancels out in it.
+        unsigned: None, or the format that takes the place of `format` where a tensor has no negative values.
         scaling: None, or what `Delayed` takes, as a mapping: the scale follows from the tensors before.
         gradient: of x and w, what passes back to them: "straight", all of it; "clip", where |x / scale| is below the
             format's largest value; "trust", where rounding moved it by half a step of the grid at most.
@@ -54,11 +55,16 @@ class Slot:
     transform: Hadamard | Mapping[str, Any] | int | None = None
     gradient: str = "straight"
     scaling: Delayed | Mapping[str, Any] | None = None
+    unsigned: FormatSpec | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "format", formats.get(self.format))  # type: ignore[arg-type]
         object.__setattr__(self, "transform", hadamard(self.transform))
         object.__setattr__(self, "scaling", delayed(self.scaling, self.grid))
+        if self.unsigned is not None:
+            object.__setattr__(self, "unsigned", formats.get(self.unsigned))  # type: ignore[arg-type]
+            if not all(isinstance(grid, Blocks) and grid.whole for grid in (self.grid, self.unsigned)) or self.scaling:
+                raise ValueError("unsigned= is for one scale a tensor, found from it: give formats such as int4/tensor")
         choice("rounding", self.rounding, "nearest", "stochastic", "floor", *TIES[1:], "eden")
         choice("source", self.source, "hp", "q", "turned")
         choice("gradient", self.gradient, "straight", "clip", "trust")
@@ -95,6 +101,7 @@ class Slot:
     def __str__(self) -> str:
         parts = [self.grid.name, *([self.rounding] if self.rounding != "nearest" else [])]
         parts += [str(self.scaling)] if self.scaling else []
+        parts += [f"or {self.unsigned.name}"] if isinstance(self.unsigned, Format) else []
         parts += [f"of {self.source}"] if self.source != "hp" else []
         parts += [self.gradient] if self.gradient != "straight" else []
         return " ".join([*parts, *([str(self.transform)] if self.transform else [])])

@@ -11,6 +11,7 @@ from .identity import Float32
 from .midrise import MidRise
 from .octaves import MAX_OCTAVES, Octaves
 from .posits import Posit
+from .tables import Table
 
 FormatSpec = str | Sequence[int] | Format
 
@@ -56,12 +57,12 @@ def per_tensor(spec: FormatSpec) -> Format:
     """The format that `spec` names: one scale serves a tensor, or what its user makes share one.
 
     Args:
-        spec: `fp1xy`, `int2`..`int8`, `int9`..`int16` (no bytes), `int2_full`..`int8_full`, `log2`..`log4`,
-            `posit8_0`..`posit8_2`, `fixed8_F` and `fixed32_F` (two's complement with F fraction bits, at no other
-            scale), `mid2`..`mid7` (without zero, `MidRise`), `ocp_e4m3`, `ocp_e5m2`, `ocp_e3m2`, `ocp_e2m3`,
-            `ocp_e2m1`, `ieee_e5m2`, `ieee_e4m3`, `ieee_e3m4`, `bf16`, `fp16`, `fp169`, `fp32`; a list of valid bits
-            per octave, largest octave first, or such a list in a string, where `7x5`
-            stands for seven times 5 ("7x5,4,3,2,1" is fp134); or a Format, which is returned.
+        spec: `fp1xy`, `int2`..`int8`, `int9`..`int17` (no bytes), `uint2`..`uint7` (nothing negative),
+            `int2_full`..`int8_full`, `log2`..`log4`, `posit8_0`..`posit8_2`, `fixed8_F` and `fixed32_F` (two's
+            complement with F fraction bits, at no other scale), `mid2`..`mid7` (without zero, `MidRise`), `ocp_e4m3`,
+            `ocp_e5m2`, `ocp_e3m2`, `ocp_e2m3`, `ocp_e2m1`, `ieee_e5m2`, `ieee_e4m3`, `ieee_e3m4`, `bf16`, `fp16`,
+            `fp169`, `fp32`; a list of valid bits per octave, largest octave first, or such a list in a string, where
+            `7x5` stands for seven times 5 ("7x5,4,3,2,1" is fp134); or a Format, which is returned.
 
     Raises:
         ValueError: anything else; the message names the nearest match.
@@ -89,6 +90,8 @@ def _by_name(name: str) -> Format:
     if name in _WIDE:
         valid, top = _WIDE[name]
         return Octaves(name, valid, top, scaled=False)
+    if match := re.fullmatch(r"uint([2-7])", name):
+        return Table(name, [i * 2.0 ** (1 - int(match[1])) for i in range(2 ** int(match[1]))], int(match[1]))
     if match := re.fullmatch(r"mid([2-7])", name):
         return MidRise(int(match[1]))
     if match := re.fullmatch(r"posit8_([012])", name):
@@ -108,7 +111,7 @@ def _by_name(name: str) -> Format:
 
 def _octave_list(name: str) -> list[int] | None:
     """The valid bits of the families with a rule for a name, or None."""
-    if match := re.fullmatch(r"int([2-9]|1[0-6])", name):
+    if match := re.fullmatch(r"int([2-9]|1[0-7])", name):
         return list(range(int(match[1]) - 1, 0, -1))
     if match := re.fullmatch(r"log([234])", name):
         return [1] * (2 ** (int(match[1]) - 1) - 1)
@@ -146,7 +149,7 @@ def _expand(text: str) -> list[int]:
 
 
 def _names() -> list[str]:
-    ints = [f"int{b}" for b in range(2, 17)]
+    ints = [f"int{b}" for b in range(2, 18)]
     floats = [f"fp1{x}{y}" for x in range(2, 8) for y in range(7 - x + 1) if x + y >= 3]
     logs = [f"log{b}" for b in (2, 3, 4)]
     return [*ints, *logs, *floats]
@@ -158,8 +161,8 @@ def _unknown(name: str) -> str:
     near = nearest(name, [*_names(), *others, *_NATURAL, *_WIDE, "fp32", *NAMED])
     return (
         f"unknown format {name!r}{near}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
-        "int2..int8, int9..int16, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0..fixed8_7, fixed32_F, "
-        "mid2..mid7, ocp_{e4m3,e5m2,e3m2,e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid "
+        "int2..int8, int9..int17, uint2..uint7, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0.."
+        "fixed8_7, fixed32_F, mid2..mid7, ocp_{e4m3,e5m2,e3m2,e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid "
         "bits such as [5,5,4,4,3,2,1], or a block format: mx{fp8_e4m3,fp8_e5m2,fp6_e3m2,fp6_e2m3,fp4,int8} with "
         "nothing, _rceil, _even or _ceil behind it, nvfp4, bm8_a, bm8_e, or element/block/scale/rule such as "
         "fp134/32/e8m0/floor"

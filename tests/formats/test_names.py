@@ -85,7 +85,7 @@ UNKNOWN = [
     ("fp1344", "fp134"),
     ("fp135", "fp1"),  # nine bits
     ("int1", "int"),
-    ("int17", "int"),
+    ("int18", "int"),
     ("int8full", "int8_full"),
     ("log5", "log"),
     ("posit8_3", "posit8_"),
