@@ -16,7 +16,7 @@ def to_grid(slot: Slot, y: Tensor, at: Any, key: Tensor | None, grid: Any = None
     grid = slot.grid if grid is None else grid
     if slot.rounding == "floor":
         return grid.floor(y, at, **scale)
-    return grid.round(y, at, key, slot.rounding if slot.rounding in TIES else "even", **scale)
+    return grid.round(y, at, key, slot.rounding if slot.rounding in TIES else None, **scale)
 
 
 def is_flat(slot: Slot | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ class Format:
         top_exponent: exponent of the largest value's octave at scale 0.
         anchor: exponent, at scale 0, of the octave in which a tensor's largest value is put: the top one, unless the
             format resolves another one better (posits).
+        ties: of rounding to nearest, see `round`.
         scaled: False for a format used at scale 0 whatever the data (fp32, bf16, fixed point).
         block: shape of the blocks that have a scale of their own (`Blocks`); None where a tensor is given one.
     """
@@ -36,11 +38,12 @@ class Format:
     octaves: tuple[int, ...] | None = None
     top_exponent: int = 0
     scaled: bool = True
+    ties: str = "even"
     block: tuple[int, ...] | None = None
 
     # -- rounding ---------------------------------------------------------------------------------------------
 
-    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None, ties: str = "even") -> Tensor:
+    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None, ties: str | None = None) -> Tensor:
         """The level nearest to x on the grid of this format times 2**scale.
 
         Args:
@@ -51,13 +54,14 @@ class Format:
                 neighbouring levels, with a probability linear in its place between them, to 2**-24.
             ties: half-way between two levels x goes to the "even" one, "away" from zero, or to that nearer "zero". Or
                 "log": the two levels meet at their geometric mean (of 1 and 2 at the root of 2), from which x goes
-                away from zero; so nothing but zero becomes zero.
+                away from zero; so nothing but zero becomes zero. None: the format's own, which are even as a rule.
 
         Returns:
             x's shape and dtype. Saturates at the largest level, for infinities too; nan stays nan; -0 becomes +0.
             A level that the dtype does not hold comes out as the dtype rounds it; for octave lists in float32
             that needs a scale above 127, where 2**128 is infinite, or below -126.
         """
+        ties = self.ties if ties is None else ties
         if stochastic is None and ties != "even":
             return self._apply(lambda y: self._parted(y, ties), x, scale, keep_sign=True)
         if stochastic is None:
@@ -122,6 +126,12 @@ class Format:
             return 2 * one - math.floor(self._largest * one) - 1
         raise ValueError(f"scale_rule={rule!r} is not one of {', '.join(RULES)}")
 
+    def tied(self, ties: str) -> Format:
+        """The same format with other ties."""
+        other = copy.copy(self)
+        other.ties, other.name = ties, f"{self.name}@{ties}"
+        return other
+
     # -- codes ------------------------------------------------------------------------------------------------
 
     def values(self) -> Tensor:
@@ -142,6 +152,8 @@ class Format:
             ValueError: the format has more than 256 values.
         """
         levels = self._listed()
+        if self.ties != "even" and stochastic is None:
+            x = self.round(x, scale)
         if stochastic is None:
             y = self._apply(self._nearest, x, scale, keep_sign=not self._tiny_is_zero, back=False)
         else:

@@ -103,7 +103,7 @@ class Blocks(Format):
         x: Tensor,
         dim: int = -1,
         stochastic: Stochastic = None,
-        ties: str = "even",
+        ties: str | None = None,
         *,
         scale: Tensor | None = None,
     ) -> Tensor:

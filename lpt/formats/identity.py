@@ -13,7 +13,7 @@ class Float32(Format):
     bits = 32
     scaled = False
 
-    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None, ties: str = "even") -> Tensor:
+    def round(self, x: Tensor, scale: Scale = 0, stochastic: Stochastic = None, ties: str | None = None) -> Tensor:
         return x
 
     def floor(self, x: Tensor, scale: Scale = 0) -> Tensor:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from .base import Format
+from .base import TIES, Format
 from .fixed import Fixed
 from .identity import Float32
 from .midrise import MidRise
@@ -62,7 +62,8 @@ def per_tensor(spec: FormatSpec) -> Format:
             complement with F fraction bits, at no other scale), `mid2`..`mid7` (without zero, `MidRise`), `ocp_e4m3`,
             `ocp_e5m2`, `ocp_e3m2`, `ocp_e2m3`, `ocp_e2m1`, `ieee_e5m2`, `ieee_e4m3`, `ieee_e3m4`, `bf16`, `fp16`,
             `fp169`, `fp32`; a list of valid bits per octave, largest octave first, or such a list in a string, where
-            `7x5` stands for seven times 5 ("7x5,4,3,2,1" is fp134); or a Format, which is returned.
+            `7x5` stands for seven times 5 ("7x5,4,3,2,1" is fp134); a name with `@away`, `@zero`
+            or `@log` behind it, for other ties (`Format.round`); or a Format, which is returned.
 
     Raises:
         ValueError: anything else; the message names the nearest match.
@@ -84,6 +85,9 @@ def per_tensor(spec: FormatSpec) -> Format:
 def _by_name(name: str) -> Format:
     if name == "fp32":
         return Float32()
+    base, at, ties = name.partition("@")
+    if at and ties in TIES[1:]:
+        return _by_name(base).tied(ties)
     if name in _NATURAL:
         valid, top, dropped = _NATURAL[name]
         return Octaves(name, valid, top, dropped)
@@ -161,8 +165,9 @@ def _unknown(name: str) -> str:
     near = nearest(name, [*_names(), *others, *_NATURAL, *_WIDE, "fp32", *NAMED])
     return (
         f"unknown format {name!r}{near}. Valid: fp1xy (1 + x + y <= 8 bits, such as fp134), "
-        "int2..int8, int9..int17, uint2..uint7, int2_full..int8_full, log2..log4, posit8_0..posit8_2, fixed8_0.."
-        "fixed8_7, fixed32_F, mid2..mid7, ocp_{e4m3,e5m2,e3m2,e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, fp169, fp32, a list of valid "
+        "int2..int8, int9..int17, uint2..uint7, int2_full..int8_full, log2..log4, posit8_0..posit8_2, "
+        "fixed8_0..fixed8_7, fixed32_F, mid2..mid7, ocp_{e4m3,e5m2,e3m2,e2m3,e2m1}, ieee_{e5m2,e4m3,e3m4}, bf16, fp16, "
+        "fp169, fp32, one of them with @away, @zero or @log behind it (ties), a list of valid "
         "bits such as [5,5,4,4,3,2,1], or a block format: mx{fp8_e4m3,fp8_e5m2,fp6_e3m2,fp6_e2m3,fp4,int8} with "
         "nothing, _rceil, _even or _ceil behind it, nvfp4, bm8_a, bm8_e, or element/block/scale/rule such as "
         "fp134/32/e8m0/floor"

@@ -159,7 +159,7 @@ def attach_weights_(
     return weights
 
 
-_BESIDES = {"decay": "master", "momentum": "fp32", "momentum_use": "exact"}
+_BESIDES = {"decay": "master", "momentum": "fp32", "momentum_use": "exact", "gradient": "fp32"}
 
 
 def _load_hooks(model: nn.Module) -> Iterator[Any]:

@@ -117,11 +117,11 @@ class Holding:
         self._members.remove()
 
     @contextmanager
-    def averaged(self, averages: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within, the model's parameters hold these averages by name, those of masters quantized to nearest."""
+    def averaged(self, averages: Mapping[str, Tensor], rounded: bool = True) -> Iterator[None]:
+        """Within, the model's parameters hold these averages by name, those of masters quantized to nearest or not."""
         held = {name: self.model.get_parameter(name) for name in averages}
         before = {name: p.detach().clone() for name, p in held.items()}
-        weights = {w.name: w for w in self._members.weights}
+        weights = {w.name: w for w in self._members.weights if rounded}
         with torch.no_grad():
             for name, p in held.items():
                 p.copy_(weights[name].rounded(averages[name]) if name in weights else averages[name])

@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from .. import formats
 from ..formats.kernels import Library
 from ..formats.scaling import RULES
 from . import state
 from .holding import Holding
+from .keeping import keeping
 from .members import Members
 from .optimizers import USES, Besides, check_moved, offset
 from .remedy import Moment, Remedy, over
@@ -33,8 +33,6 @@ _CHOICES = {
     "scaling": SCALINGS,
     "scale_rule": RULES,
     "granularity": ("channel", "tensor"),
-    "master": ("fp32", "fp169"),
-    "momentum": ("fp32", "fp169"),
     "momentum_use": ("exact", "rounded"),
     "decay": ("master", "quantized"),
 }
@@ -59,9 +57,12 @@ class QuantizedWeights(Holding):
             rounding it would reach that octave, as the paper's author has it; "floor", never; "ceil"; "rceil".
         granularity: "channel", one scale per output channel of a convolution and one per layer otherwise, or
             "tensor", one per layer throughout.
-        master: "fp32", or "fp169" (16 bits, stochastic rounding after each step). In a float64 model "fp32" stands
+        master: what is kept of it after each step: "fp32"; "fp169", 16 bits by stochastic rounding; a block format, the
+            same; "quantized", the quantized weight and no more; "residual", that and 16 bits of what it lacks;
+            "clamped", no magnitude outside of the grid's levels. In a float64 model "fp32" stands
             for float64; in one of 16 bits masters, gradients and momenta of a step are float32 all the same.
-        momentum: "fp32", or "fp169" for all that the optimizer keeps of a weight, element by element.
+        gradient: "fp32", "fp169" or a block format, to which a gradient is rounded stochastically before the step.
+        momentum: "fp32", "fp169" or a block format for all that the optimizer keeps of a weight, element by element.
         momentum_use: "exact", the master moves by the momentum before it is rounded; "rounded", after.
         decay: weight decay acts on the "master", as the optimizer does it, or on the "quantized" weight.
         skip: globs of parameter names to leave in full precision.
@@ -93,6 +94,7 @@ class QuantizedWeights(Holding):
         master: str = "fp32",
         momentum: str = "fp32",
         momentum_use: str = "exact",
+        gradient: str = "fp32",
         decay: str = "master",
         skip: Sequence[str] = (),
         room: int = 0,
@@ -115,8 +117,8 @@ class QuantizedWeights(Holding):
         self.calls = 0  # of `update`, and so the counter of all random bits
         plan = Plan(rule, scaling, scale_rule, room)
         self.made = state.made(plan, granularity, master, remedy)
-        self._master_format = formats.get(master)
-        self._besides = Besides(decay, momentum, momentum_use)
+        self._keep = keeping(master)
+        self._besides = Besides(decay, momentum, momentum_use, gradient)
         self._admitted: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
         self._held: list[Weight] = []  # those whose masters are in the parameters,
         self._active: list[Weight] = []  # and those of them that the step changes
@@ -124,6 +126,8 @@ class QuantizedWeights(Holding):
         self._moment: Moment | None = None  # the step, as a remedy sees it
         with torch.no_grad():
             self._members = Members(model, plan, granularity, skip, seed, self.remedy)
+            for w in self._members.weights if self._keep is not None and master != "fp169" else ():
+                self._keep(w, None)  # type: ignore[misc]
 
     @property
     def scheme(self) -> Scheme:
@@ -201,7 +205,7 @@ class QuantizedWeights(Holding):
                 self._moment = Moment(optimizer, self._active, self.calls + 1, self.steps)
                 self._moment.dial(self.scheme)
                 self.remedy.before_step(self._moment)
-                self._besides.before(optimizer, self._active)
+                self._besides.before(optimizer, self._active, self._key)
         except Exception:
             self.restore()
             raise
@@ -230,9 +234,9 @@ class QuantizedWeights(Holding):
         """From the new masters to the next quantized weights."""
         if moment is not None:
             self.remedy.after_step(moment)
-        if self._master_format.name != "fp32":
+        if self._keep is not None and self._keep.early:
             for w in active:
-                w.master.copy_(self._master_format.round(w.master, stochastic=self._key(w, "master")))
+                self._keep(w, self._key)
         if active:
             stochastic = self.scheme.stochastic
             flips = [w.next(self.kernels, self._key(w, "quantized") if stochastic else None) for w in active]
@@ -241,6 +245,8 @@ class QuantizedWeights(Holding):
                 self.remedy.chosen(moment)
             for w in active:
                 w.seen += w.master.numel()
+                if self._keep is not None and not self._keep.early:
+                    self._keep(w, self._key)
 
     @torch.no_grad()
     def restore(self) -> None:

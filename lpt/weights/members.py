@@ -127,7 +127,12 @@ class Members:
 
     def _channels(self, name: str) -> Seen:
         if self.plan.format.block is not None:
-            return InFeatures.of(self.model, name)
+            lies = getattr(self.plan.format, "lies", "")
+            if lies == "kernel":
+                raise ValueError(
+                    f"{self.plan.format.name}: tiles over a kernel are for products=, give 48x48 or flat48x48"
+                )
+            return InFeatures() if lies == "flat" else InFeatures.of(self.model, name)
         if not self.by_channel:
             return Channels()
         return Channels(channel_dim(self.model, name), channel_groups(self.model, name))

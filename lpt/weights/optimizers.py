@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import formats
+from .keeping import Key, rounded_in_place, state_format
 from .trials import MOMENTUM, check, check_momenta, check_momentum_use, check_state, decay_kind, momenta
 from .weight import Weight
 
 USES = ("quantized", "master", MOMENTUM, "exp_avg", "exp_avg_sq")  # of random bits that have keys of their own
-Key = Callable[[Weight, str], Tensor]
 
 
 class Besides:
     """Decay by the quantized weights and rounded momenta, as `QuantizedWeights` describes them."""
 
-    def __init__(self, decay: str, momentum: str, momentum_use: str) -> None:
+    def __init__(self, decay: str, momentum: str, momentum_use: str, gradient: str = "fp32") -> None:
         self.quantized_decay = decay == "quantized"
-        self.format = formats.get(momentum)
+        self.format = state_format("momentum", momentum)
+        self.gradient = state_format("gradient", gradient)
         self.rounds = momentum != "fp32"
         self.uses_rounded = momentum_use == "rounded"
         if self.uses_rounded and not self.rounds:
@@ -47,8 +47,14 @@ class Besides:
                 if self.uses_rounded:
                     check_momentum_use(optimizer, group, like)
 
-    def before(self, optimizer: torch.optim.Optimizer, active: Sequence[Weight]) -> None:
-        """The masters are in and the gradients ready: decay, and put aside what `after` needs."""
+    def before(self, optimizer: torch.optim.Optimizer, active: Sequence[Weight], key: Key) -> None:
+        """The masters are in and the gradients ready: round these, decay, and put aside what `after` needs."""
+        if self.gradient.name != "fp32":
+            for w in active:
+                assert w.param.grad is not None
+                if w.param.grad.is_sparse:
+                    raise ValueError(f"gradient={self.gradient.name} cannot round the sparse gradient of {w.name!r}")
+                rounded_in_place(self.gradient, w, w.param.grad, key(w, "gradient"))
         for w in active:
             if w.quantized.dtype != w.master.dtype:
                 _widen(optimizer.state.get(w.param, {}), w)
@@ -71,7 +77,7 @@ class Besides:
             state = optimizer.state.get(w.param, {})
             check_state(optimizer, state, w.param)
             for name, momentum in momenta(state, w.param):
-                momentum.copy_(self.format.round(momentum, stochastic=key(w, name)))
+                rounded_in_place(self.format, w, momentum, key(w, name))
             if self.uses_rounded:
                 w.master.copy_(before[i].add_(state[MOMENTUM], alpha=-rates[id(w.param)]))
 
