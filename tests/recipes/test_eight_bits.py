@@ -38,9 +38,10 @@ class Net(nn.Module):
         self.first, self.own, self.last = nn.Linear(16, 64), nn.Linear(64, 48), nn.Linear(48, 8)
         self.x = self.y = torch.empty(0)
         self.positive = False
+        self.sizes = torch.logspace(-4, 0, 64)  # so that what underflows along one dimension does not along another
 
     def forward(self, t: Tensor) -> Tensor:
-        self.x = self.first(t).abs() if self.positive else self.first(t)
+        self.x = (self.first(t).abs() if self.positive else self.first(t)) * self.sizes
         self.x.retain_grad()
         self.y = self.own(self.x)
         self.y.retain_grad()
@@ -85,7 +86,8 @@ class Trained:
         model.positive = self.steps % 2 == 0
         self.optimizer.zero_grad()
         w, before = model.own.weight.detach().clone(), self.master
-        out = model(torch.randn(TOKENS, 16, generator=generator))
+        gain = (1.0, 0.25, 0.5, 2.0)[self.steps - 1]  # so that the largest value so far is not the last one
+        out = model(gain * torch.randn(TOKENS, 16, generator=generator))
         (out * torch.randn(out.shape, generator=generator)).sum().backward()
         e = model.y.grad
         assert e is not None and model.own.weight.grad is not None and model.x.grad is not None
