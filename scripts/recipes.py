@@ -19,16 +19,17 @@ CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "recipes.md"
 HEAD = """# Recipes: whole schemes, one yaml each
 
-`python train.py recipe=NAME` trains by another's scheme: an overlay that sets `format`, `products`, `weights` and what else
-it needs, each key still the user's to change (`recipe=bm8 products.dgrad_e.rounding=nearest`). A yaml in `conf/recipe` is a
-page to be checked against the source that it names: rules, what is not certain, what is left out, what is not as in the
-original. `tests/recipes` recomputes a layer's three products and its next weight from the rules alone.
+`python train.py recipe=NAME` trains by another's scheme: an overlay that sets `format`, `products`, `weights` and
+what else it needs, each key still the user's to change (`recipe=bm8 products.dgrad_e.rounding=nearest`). A yaml in
+`conf/recipe` is a page to be checked against the source that it names: rules, what is not certain, what is left out,
+what is not as in the original. `tests/recipes` recomputes a layer's three products and its next weight from the rules
+alone.
 
-Certainty: **A** code read; **B** paper's text or an independent implementation read; **C** memory or a secondary source.
-Blocks run along what a product sums over, where they do not lie as the tensor does (tensor, sample, flat). A format is
-element/block/scale/rule ([formats.md](formats.md)); rounding is to nearest even if nothing is said, hp the unrounded tensor
-and q what the forward product used ([products.md](products.md)); W is on the grid of the weights. Products are computed in float32 on rounded values;
-biases, norms and whatever is not named are in full precision.
+Certainty: **A** code read; **B** paper's text or an independent implementation read; **C** memory or a secondary
+source. Blocks run along what a product sums over, where they do not lie as the tensor does (tensor, sample, flat). A
+format is element/block/scale/rule ([formats.md](formats.md)); rounding is to nearest even if nothing is said, hp the
+unrounded tensor and q what the forward product used ([products.md](products.md)); W is on the grid of the weights.
+Products are computed in float32 on rounded values; biases, norms and whatever is not named are in full precision.
 
 This page is written by `python scripts/recipes.py`, and a test holds it true.
 """
