@@ -59,7 +59,10 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
-    return torch.load(run_folder(folder) / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    """What a checkpoint of the only run in `folder` holds, less what it says of the run itself."""
+    saved = torch.load(run_folder(folder) / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    del saved["lpt"]
+    return saved
 
 
 def differences(a: Any, b: Any, at: str = "", ignore: tuple[str, ...] = ("seconds",)) -> list[str]:

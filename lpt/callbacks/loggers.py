@@ -6,7 +6,8 @@ import csv
 import inspect
 import io
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class MetricsCSV(Logger):
         self._columns: list[str] = []
         self._row: dict[str, Any] = {}
         self._row_start = 0
+        self._before = (0, 0)  # rows before this one, and a CRC over them
 
     @property
     def name(self) -> str:
@@ -46,15 +48,20 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def cut(self, step: int) -> None:
         """Keep the rows up to `step` and forget the rest; 0 starts afresh."""
-        rows = [row for row in read_metrics(self.path) if int(row["step"]) <= step] if step else []
+        rows = [row for row in sound_rows(self.path)[0] if int(row["step"]) <= step] if step else []
         self._columns = _ordered({key for row in rows for key, value in row.items() if value != ""})
         self._rewrite(rows)
         self._row = {}
+        if rows and int(rows[-1]["step"]) == step:  # what is still to be logged at this step goes into its row
+            self._row = {key: value for key, value in rows.pop().items() if value != ""} | {"step": step}
+            self._row_start = len(self._text(rows, header=True).encode())
+        self._before = _chained(rows)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         assert step is not None
         if self._row.get("step") != step:
+            self._before = _chained([self._row] if self._row else [], *self._before)
             self._row = {"step": step}
             self._row_start = self.path.stat().st_size if self.path.exists() else 0
         self._row.update(metrics)
@@ -67,6 +74,11 @@ class MetricsCSV(Logger):
             file.seek(self._row_start)
             file.truncate()
             file.write(self._text([self._row], header=False))
+
+    @property
+    def mark(self) -> str:
+        """`mark_of` all rows so far."""
+        return _marked(*_chained([self._row] if self._row else [], *self._before))
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         temporary = self.path.with_suffix(".tmp")
@@ -95,6 +107,44 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
 
 
+def sound_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
+    """The rows that a run can have written, and whether others stand among them."""
+    if not path.is_file():
+        return [], False
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    sound: list[dict[str, str]] = []
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1].replace("\0", "?"))))
+    last = -1
+    for row in rows:
+        try:
+            step = int(row["step"])
+            _ = [float(value) for value in row.values() if value]
+        except (KeyError, TypeError, ValueError):
+            continue
+        if None not in row.values() and step > last:
+            last = step
+            sound.append(row)
+    return sound, len(sound) != len(rows) or (not rows and bool(text))
+
+
+def mark_of(rows: Iterable[Mapping[str, Any]]) -> str:
+    """How many rows there are, and eight digits that change with what stands in them, their `seconds` left out."""
+    return _marked(*_chained(rows))
+
+
+def _marked(count: int, crc: int) -> str:
+    return f"{count}:{crc:08x}"
+
+
+def _chained(rows: Iterable[Mapping[str, Any]], count: int = 0, crc: int = 0) -> tuple[int, int]:
+    for row in rows:
+        known = sorted(key for key, value in row.items() if value not in ("", None) and key not in LAST)
+        # The test part is measured after the last checkpoint.
+        text = ";".join(f"{key}={row[key]}" for key in known if not key.startswith("test/"))
+        count, crc = count + 1, zlib.crc32(text.encode(), crc)
+    return count, crc
+
+
 def column(rows: list[dict[str, str]], name: str, after: float = 0) -> list[float]:
     """The values of one column at the steps beyond `after`, where it was logged."""
     return [float(row[name]) for row in rows if row.get(name) and float(row["step"]) > after]
@@ -111,7 +161,8 @@ def wandb(
     (`lpt/runs/experiment.py`).
 
     Raises:
-        UserError: another mode, or online without a key; then nothing has been written.
+        UserError: another mode, a name or an environment that W&B refuses, or online without a key; then nothing has
+            been written.
     """
     if mode not in ("offline", "online", "disabled"):
         raise UserError(f"logger.mode={mode!r} is not one of offline, online, disabled")
@@ -123,14 +174,13 @@ def wandb(
     os.environ.setdefault("WANDB_SILENT", "true")
     if mode == "online":
         _check_key()
-    from pytorch_lightning.loggers import WandbLogger
+    from .guarded import Guarded, check
 
-    logger = WandbLogger(
+    check(project=project, run_id=run_id, run_group=group, run_tags=tags, entity=entity)
+    return Guarded(
         project=project, name=folder.name, save_dir=folder, version=run_id, group=group, tags=tags,
         entity=entity, mode=mode, config=config, resume="allow", job_type=about.get("job_type"),
     )  # fmt: skip
-    logger._wandb_init.pop("anonymous", None)  # Lightning passes it; W&B warns that it means nothing any more
-    return logger
 
 
 def _check_key() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+
+from .loggers import MetricsCSV
 
 
 class StepCallback(pl.Callback):
@@ -46,7 +49,13 @@ def log(trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
     EarlyStopping and other callbacks look."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
     for logger in trainer.loggers:
-        logger.log_metrics(metrics, step=trainer.global_step)
+        try:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        except Exception as error:
+            if isinstance(logger, MetricsCSV):
+                raise
+            print(f"warning: {type(logger).__name__} is lost ({error}): the run goes on without it", file=sys.stderr)
+            trainer.loggers = [other for other in trainer.loggers if other is not logger]
 
 
 def every_rank(value: Any) -> list[Any]:

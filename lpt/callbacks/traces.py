@@ -14,6 +14,7 @@ from ..indicators import threshold_distance
 from ..report.drawing import sheet
 from ..report.figure import Axis, Figure, Series
 from ..weights import QuantizedWeights
+from .guarded import Guarded
 from .quantization import Quantization
 from .step import StepCallback
 from .trackers import picture
@@ -116,14 +117,12 @@ def _histogram(quantized: QuantizedWeights) -> Tensor:
 
 
 def _to_wandb(trainer: pl.Trainer, counts: Tensor) -> None:
-    from pytorch_lightning.loggers import WandbLogger
-
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+        if isinstance(logger, Guarded) and trainer.is_global_zero:
             import wandb
 
             histogram = wandb.Histogram(np_histogram=(counts.numpy(), np.linspace(0, 1, BINS + 1)))
-            logger.experiment.log({"threshold_distance": histogram, "trainer/global_step": trainer.global_step})
+            logger.log_objects({"threshold_distance": histogram, "trainer/global_step": trainer.global_step})
 
 
 def _figures(steps: Any, values: Any, names: list[str], counts: dict[int, Tensor]) -> list[Figure]:

@@ -15,7 +15,6 @@ Exit code: 0 done, 2 a mistake in the command, 1 a failure, 75 stopped and resum
 """
 
 import shlex
-import signal
 import sys
 
 from hydra.errors import HydraException
@@ -34,14 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(__doc__)
         return 0 if arguments else 2
     name, *words = arguments
-    from ..callbacks.checkpoints import Stopped
+    from ..callbacks.signals import Stopped, on_stop, restore
     from ..reproductions import archive, command
 
     def stop(*_: object) -> None:
         raise Stopped
 
     show_anything()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = on_stop(stop)
     try:
         if name == "list":
             print(command.listed())
@@ -69,5 +68,4 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 75
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore(before)

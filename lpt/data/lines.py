@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import lzma
 import os
+import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,11 +77,10 @@ def bpe(texts: Sequence[str], size: int, cache: str | None = None) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns at every fork
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # needed here only
 
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lpt"
-    folder = place(cache, "data.cache") if cache else home
+    folder = place(cache, "data.cache") if cache else home()
     key = hashlib.sha256("\n".join([str(size), *SPECIAL, *texts]).encode()).hexdigest()[:16]
     file = folder / f"bpe-{size}-{key}.json"
-    if file.is_file():
+    if os.path.isfile(file):
         try:
             return Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises a plain Exception
@@ -92,8 +93,19 @@ def bpe(texts: Sequence[str], size: int, cache: str | None = None) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    tokenizer.save(str(temporary))
-    os.replace(temporary, file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(tokenizer.to_str(), encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError as error:
+        print(f"the vocabulary is not kept: {folder} cannot be written ({error.strerror})", file=sys.stderr)
     return tokenizer
+
+
+def home() -> Path:
+    """`lpt` in the user's cache folder, or in a temporary one if there is no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lpt"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "lpt"

@@ -28,11 +28,14 @@ class Multiplying:
     def __init__(self, module: nn.Module, root: nn.Module, product: Product) -> None:
         self.module, self.root, self.product, self.switches = module, root, product, product.switches
         self.padded, self.padding_mode = _padding(module)
+        self.ran = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         module = self.module
         if not self.switches.on:
             return type(module).forward(module, *args, **kwargs)
+        if not self.ran:
+            self.ran = True
         if isinstance(module, nn.Linear):
             return self._multiplied(_given(args, kwargs, "input")[0], module.weight, module.bias)
         if isinstance(module, Function):

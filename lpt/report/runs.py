@@ -17,7 +17,7 @@ from ..errors import UserError
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What may differ between runs of a row: the seed, what starts from it, and what decides nothing.
-FREE = ("seed", "init_from", "resume", "logger", "progress", "paths")
+FREE = ("seed", "init_from", "resume", "logger", "progress", "paths", "checks")
 NOT_THE_DATA = ("data.download", "data.cache")
 PERCENT = ("val/accuracy", "val/accuracy_top5", "val/map50", "train/accuracy")
 LESS_IS_BETTER = ("val/perplexity", "val/loss", "train/loss", "flip_frequency")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from scipy import stats
 
 from .. import formats as formats_
@@ -23,6 +22,7 @@ from ..report.sections import Table
 from ..report.tables import Row
 from ..runs import saved
 from ..runs.build import build
+from ..runs.evaluation import stored
 from ..runs.experiment import make_task
 from ..runs.searching import take
 from ..search import Journal, search
@@ -149,7 +149,8 @@ def _number(value: Any, status: str) -> float:
 
 def _indicators(folder: Path, formats: Sequence[str], batches: int) -> dict[str, Array]:
     """By name, one value for each format, on the network that was trained in `folder`."""
-    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    file = saved.find(folder)
+    cfg: Any = stored(file, saved.read(file))
     task: Any = make_task(cfg, build("trainer", cfg.trainer))
     saved.load(task.model, folder)
     taken = take(task, batches)

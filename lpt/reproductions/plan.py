@@ -56,10 +56,10 @@ class Run:
     def status(self) -> str:
         """finished, diverged (which is a result, too), running, stopped, failed, or "" before it began."""
         try:
-            found: str = json.loads((self.result / "summary.json").read_text(encoding="utf-8")).get("status", "")
+            found = json.loads((self.result / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return ""
-        return found
+        return str(found.get("status", "")) if isinstance(found, dict) else ""
 
     @property
     def result(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,8 +15,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.modules.batchnorm import _NormBase
+from yaml import YAMLError
 
 from ..callbacks.checkpoints import seed_everything
+from ..callbacks.sealing import SEALED
 from ..dataflow import Flow, attach_, attach_products_
 from ..errors import UserError
 from ..indicators import statistics_anew
@@ -23,7 +26,7 @@ from ..tasks.task import Task
 from . import saved, summary
 from .build import build, told, whole
 from .experiment import make_quantization, make_task, quiet
-from .folder import replace
+from .folder import replace, stands_for
 from .messages import CONF
 from .named import spell_out
 
@@ -80,9 +83,9 @@ def prepared(run: str, overrides: list[str], asked: Asked) -> Task:
     quiet()
     file = saved.find(run)
     print(f"weights of {file}", file=sys.stderr)
-    cfg = overridden(stored(file), overrides)
-    seed_everything(whole("seed", cfg.seed))
     state = saved.read(file)
+    cfg = overridden(stored(file, state), overrides)
+    seed_everything(whole("seed", cfg.seed))
     task = make_task(cfg, build("trainer", cfg.trainer))
     other_weights = any(override.startswith("weights") for override in overrides)
     saved.fit(task.model, saved.weights_of(state, masters=other_weights), file)
@@ -142,12 +145,32 @@ def keep(run: str, asked: Asked, overrides: list[str], figures: dict[str, float]
     return file
 
 
-def stored(file: Path) -> DictConfig:
-    """The configuration of the run that wrote the checkpoint `file`."""
+def stored(file: Path, state: Mapping[str, Any]) -> DictConfig:
+    """The configuration of the run that wrote the checkpoint `file`, which holds `state`.
+
+    It is that of config.yaml. If that is gone or cannot be read, the checkpoint's own is taken, and it is said, as it
+    is if config.yaml is not the run's any more.
+
+    Raises:
+        UserError: there is none.
+    """
     path = file.resolve().parents[1] / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{file} has no config.yaml two folders up: give the folder of a run, or a checkpoint in it")
-    cfg = OmegaConf.load(path)
+    entry = state.get(SEALED, {})
+    try:
+        cfg = OmegaConf.load(path)
+        whole = isinstance(cfg, DictConfig) and "model" in cfg and "data" in cfg
+    except (OSError, ValueError, YAMLError):
+        whole = False
+    if not whole and "config" not in entry:
+        raise UserError(
+            f"{file} has no config.yaml two folders up, or none that can be read: give the folder of a run, or a "
+            "checkpoint in it"
+        )
+    if not whole:
+        print(f"{path} is gone or damaged: the configuration is that in {file.name}", file=sys.stderr)
+        cfg = OmegaConf.create(entry["config"])
+    elif entry.get("run") and not stands_for(cfg, entry["run"]):
+        print(f"{path} was edited since the run, and is taken as it is now", file=sys.stderr)
     assert isinstance(cfg, DictConfig)
     if cfg.model.get("pretrained"):
         cfg.model.pretrained = False  # its weights come from the checkpoint

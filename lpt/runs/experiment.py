@@ -9,17 +9,22 @@ import re
 import sys
 import uuid
 import warnings
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ..callbacks.checkpoints import Checkpoints, Stopped, seed_everything
+from ..callbacks.checkpoints import Checkpoints, seed_everything
+from ..callbacks.checks import Checks
+from ..callbacks.guarded import Guarded
 from ..callbacks.loggers import MetricsCSV
 from ..callbacks.metrics import Diverged, Metrics
 from ..callbacks.progress import Progress
 from ..callbacks.quantization import Quantization
+from ..callbacks.signals import Stopped, handlers, on_stop
 from ..callbacks.testing import Testing
 from ..callbacks.trackers import picture
 from ..data.base import ImageData
@@ -31,8 +36,10 @@ from ..weights.closures import why_not
 from . import code, covered, saved, summary, tracking
 from .build import build, flag, maker, numbers, told, whole
 from .folder import RunFolder, replace, run_name
+from .limits import check_memory, check_threads, refused
 from .messages import missing
 from .named import shown
+from .recovery import Recovery, wandb_id
 from .training import Training
 
 
@@ -49,6 +56,7 @@ class Experiment:
 
     def __init__(self, cfg: DictConfig, choices: dict[str, str]) -> None:
         quiet()
+        check_threads()
         # (A data set tells itself what it lacks, and how it must look.)
         whole_config: Any = OmegaConf.to_container(cfg)
         if absent := missing({key: value for key, value in whole_config.items() if key != "data"}):
@@ -78,6 +86,8 @@ class Experiment:
         self.trainer = self.training.trainer(self.folder.path, self.callbacks(progress), self.loggers(), self.epochs)
         try_optimizer(self.task, self.trainer.strategy.root_device, self.training.gradient_clip_val)
         self.leads = self.trainer.is_global_zero
+        self.start: Path | None = None
+        self.mended: list[str] = []
         if not self.leads:
             self.folder = _Follower(self.folder.path)
 
@@ -88,32 +98,51 @@ class Experiment:
         indicators = [build(f"indicators.{name}", node) for name, node in nodes.items() if node is not None]
         averaging = [build("averaging", self.cfg.averaging)] if self.cfg.averaging._target_ else []
         shown = [Progress(every)] if progress else []
-        checkpoints = Checkpoints(self.folder.checkpoints, self.training.checkpoint_every, self.seed)
-        return [self.quantization, *averaging, *indicators, Metrics(every), Testing(), *shown, checkpoints]
+        checks = Checks(self.cfg.get("checks", "first"), indicators)
+        entry = {"run": self.folder.path.name, "config": OmegaConf.to_yaml(self.cfg)}
+        checkpoints = Checkpoints(
+            self.folder.checkpoints, self.training.checkpoint_every, self.seed, entry, lambda: self.folder.check()
+        )
+        return [self.quantization, *averaging, *indicators, Metrics(every), Testing(), *shown, checks, checkpoints]
 
     def loggers(self) -> list[Any]:
-        run_id = self.folder.summary().get("wandb_id") or uuid.uuid4().hex[:12]
+        run_id = wandb_id(self.folder) or uuid.uuid4().hex[:12]
         self.wandb_id = run_id
         about = tracking.about(self.cfg, self.names, self.others)
         made = tracking.trackers(self.cfg, folder=self.folder.path, config=self.config, run_id=run_id, about=about)
-        return [MetricsCSV(self.folder.metrics), *made]
+        self.csv = MetricsCSV(self.folder.metrics)
+        return [self.csv, *made]
 
     def fit(self) -> None:
-        """Train to the end, from `last.ckpt` if there is one; summary.json tells how it went."""
+        """Train to the end, from the checkpoint that `recover` found; summary.json tells how it went."""
         self._announce()
         tracking.tell_settings(self.trainer.loggers, self.config)
+        checkpoints = Checkpoints.of(self.trainer)
+        on_stop(checkpoints.stopping)
+        checkpoints.around = handlers()
         try:
-            self.trainer.fit(self.task, ckpt_path=self.folder.last, weights_only=True)
-        except Stopped:
-            self._close("stopped")
-            raise
-        except Diverged:
-            self._close("diverged")
-            raise
-        except BaseException:
-            self._close("failed")
+            self.trainer.fit(self.task, ckpt_path=self.start, weights_only=True)
+        except BaseException as error:
+            with suppress(OSError):  # which must not take the place of the first error
+                self._close({Stopped: "stopped", Diverged: "diverged"}.get(type(error), "failed"))
+            if self.start and not checkpoints.began and isinstance(error, (ValueError, LookupError, RuntimeError)):
+                raise UserError(f"{self.start} is whole, but this version cannot continue it ({error})") from error
             raise
         self._close("finished")
+
+    def recover(self, state: str) -> bool:
+        """Look through the folder of a run in this state; returns whether the run is finished.
+
+        Raises:
+            UserError: it has checkpoints, and none can be continued.
+        """
+        recovery = Recovery(self.folder, self.task, self.cfg, self.leads)
+        finished = recovery.look(state)
+        if state == "finished" and not finished and not self.resume:
+            raise UserError(f"{self.folder.path}: {recovery.said[0]}; resume=true goes on with it")
+        self.start, self.mended = recovery.start, recovery.said
+        Checkpoints.of(self.trainer).forget_best = recovery.best_lost
+        return finished
 
     def _announce(self) -> None:
         if not self.leads:
@@ -126,6 +155,7 @@ class Experiment:
             status="running", **self.names, seed=self.seed, wandb_id=self.wandb_id, git_commit=summary.git_commit(),
             data_hash=self.task.fingerprint(), versions=summary.versions(), hardware=summary.hardware(),
             own_code=self.own_code,
+            **({"mended": "; ".join(self.mended)} if self.mended else {}),
         )  # fmt: skip
         data, model = self.task.data, self.task.model
         size = sum(p.numel() for p in model.parameters())
@@ -140,18 +170,23 @@ class Experiment:
     def _close(self, status: str) -> None:
         if not self.leads:
             return
+        self.folder.check()
         figures = summary.figures(self.folder.metrics, self.task.total_steps)
         metrics = Metrics.of(self.trainer)
         written = self.folder.write_summary(
             status=status, **figures, **self.task.notes(), steps=self.trainer.global_step,
-            epochs=self.trainer.current_epoch, wall_seconds=round(metrics.seconds, 1),
+            epochs=self.trainer.current_epoch, wall_seconds=round(metrics.seconds, 1), metrics_mark=self.csv.mark,
         )  # fmt: skip
+        if status == "finished":  # nothing will be continued from it
+            (self.folder.checkpoints / "previous.ckpt").unlink(missing_ok=True)
         for logger in self.trainer.loggers[1:]:
-            logger.finalize("success" if status == "finished" else "failed")
+            with suppress(Exception):  # a run does not fail by what else it is logged to
+                logger.finalize("success" if status == "finished" else "failed")
         self._draw()
-        if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
-            files = self.folder.checkpoints if self.cfg.logger.get("checkpoints") is True else None
-            tracking.finish_wandb(written, self.folder.path.name, files if status == "finished" else None)
+        files = self.folder.checkpoints if self.cfg.logger.get("checkpoints") is True and status == "finished" else None
+        for logger in self.trainer.loggers:
+            if isinstance(logger, Guarded):
+                logger.close(written, 0 if status == "finished" else 1, files)
 
     def _draw(self) -> None:
         """curves.png, for people; a run does not fail by it."""
@@ -198,6 +233,8 @@ def make_model(cfg: DictConfig, data: Any) -> Any:
         ) from error
     except ValueError:
         pass  # a key of the user's own is wrong, as build will say
+    if not cfg.model.get("pretrained"):
+        check_memory(lambda: maker("model", cfg.model)(**arguments))
     model = build("model", cfg.model, **arguments)
     if isinstance(data, ImageData):
         _try(model, data, cfg.model.get("name") or type(model).__name__)
@@ -215,6 +252,8 @@ def _try(model: Any, data: ImageData, name: str) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(torch.zeros(1, *data.shape))
     except (RuntimeError, ValueError, AssertionError) as error:
+        if refused(error):
+            raise
         why = re.sub(r" ?\(Proxy\(\w+\)\)", "", str(error)).rstrip(".")  # what a traced model says of its input
         channels, height, width = data.shape
         raise UserError(

@@ -1,6 +1,6 @@
 """The folder of a run: its name, who may write in it, and its `summary.json`.
 
-    outputs/<run>/config.yaml  metrics.csv  summary.json  checkpoints/{last,best}.ckpt  wandb/
+    outputs/<run>/config.yaml  metrics.csv  summary.json  checkpoints/{last,previous,best}.ckpt  wandb/
 
 The name is readable first (model, data, format, weights, seed), then a hash of everything that decides the result, so
 two configurations never share a folder and one configuration always finds its own.
@@ -8,7 +8,6 @@ two configurations never share a folder and one configuration always finds its o
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,17 +15,26 @@ import re
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..callbacks.sealing import no_file
 from ..errors import UserError
 from .named import spelt_out
 
 # What may differ between two commands that mean the same run.
-NOT_THE_RUN = ("resume", "logger", "progress", "paths")
+NOT_THE_RUN = ("resume", "logger", "progress", "paths", "checks")
 NOT_THE_DATA = ("download", "cache")
 ANOTHER = (
     "  seed=N        (or any other setting) makes a run of its own, in a folder of its own\n"
     "  variant=WORD  makes a run of the same settings beside this one\n"
     "To start it afresh, delete the folder."
 )
+STATES = ("running", "stopped", "finished", "diverged", "failed")  # of a run, in its summary.json
+# What a run writes, and reads again; nothing else may be in their place.
+FILES = ("config.yaml", "config.yaml.tmp", "summary.json", "summary.json.tmp", "metrics.csv", "metrics.tmp", ".lock",
+         "traces.npz", "traces.png", "curves.png", "checkpoints/writing.tmp", "checkpoints/best.tmp")  # fmt: skip
 LONGEST = 255  # bytes of a name, on all usual file systems; a run's name is ASCII
 
 
@@ -35,6 +43,11 @@ def replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def as_json(value: Any) -> Any:
+    """`value` as JSON has it; floats that it cannot hold (nan, inf) become None."""
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def run_name(config: dict[str, Any], head: list[str]) -> str:
@@ -54,6 +67,15 @@ def run_name(config: dict[str, Any], head: list[str]) -> str:
     return readable[: LONGEST - len(mark)] + mark
 
 
+def stands_for(cfg: Any, name: str) -> bool:
+    """Whether a configuration, as OmegaConf loads it, is the one that gave a run its name."""
+    try:
+        mark = run_name(OmegaConf.to_container(cfg, resolve=True), [])  # type: ignore[arg-type]
+    except (OmegaConfBaseException, LookupError, TypeError, AttributeError):
+        return False
+    return name.endswith(mark)
+
+
 class RunFolder:
     """`outputs/<run>`, held by one process at a time.
 
@@ -62,7 +84,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
+        self._mine: tuple[int, int] | None = None  # which file on which device the lock is
 
     @property
     def checkpoints(self) -> Path:
@@ -71,12 +94,6 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
-
-    @property
-    def last(self) -> Path | None:
-        """The checkpoint to continue from, if the run came that far."""
-        path = self.checkpoints / "last.ckpt"
-        return path if path.is_file() else None
 
     def summary(self) -> dict[str, Any]:
         """What `summary.json` holds; empty before the run exists.
@@ -93,24 +110,51 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror}): give another paths.outputs") from error
         if not isinstance(summary, dict):
-            raise UserError(f"{self.path / 'summary.json'} is damaged: delete the folder, and the run starts afresh")
+            raise UserError(
+                f"{self.path / 'summary.json'} is damaged: resume=true mends it from the rest of the folder, or delete "
+                "the folder, and the run starts afresh"
+            )
         return summary
+
+    def kept(self) -> dict[str, Any]:
+        """As `summary`; empty if it is damaged."""
+        try:
+            return self.summary()
+        except UserError:
+            return {}
+
+    def status(self) -> str:
+        """The status in summary.json, "damaged" if it has none although the run has left something, or "" before.
+
+        Raises:
+            UserError: the folder cannot be read.
+        """
+        try:
+            found = self.summary().get("status")
+        except UserError:
+            if not (self.path / "summary.json").is_file():
+                raise
+            return "damaged"
+        left = self.metrics.exists() or any(self.checkpoints.glob("*.ckpt")) or (self.path / "summary.json").exists()
+        return found if found in STATES else "damaged" if left else ""
 
     def write_summary(self, **entries: Any) -> dict[str, Any]:
         """Add or replace flat keys of `summary.json`; floats that JSON cannot hold (nan, inf) become null."""
-        summary = json.loads(json.dumps({**self.summary(), **entries}), parse_constant=lambda _: None)
+        summary: dict[str, Any] = as_json({**self.summary(), **entries})
         replace(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
 
     def open(self, resume: bool) -> str:
-        """Take the folder; returns "new", "continue" or "finished".
+        """Take the folder; returns "new", "continue", "finished" or "damaged" (the summary.json of a run under way).
 
         Raises:
             UserError: it holds a run that is not finished and `resume` is off, or another process is at work in it.
         """
-        status = self.summary().get("status")
+        self._refuse_others()
+        status = self.status()
         if status and status != "finished" and not resume:
-            state = "not finished; at work, or killed" if status == "running" else status
+            told = {"running": "not finished; at work, or killed", "damaged": "its summary.json is damaged or gone"}
+            state = told.get(status, status)
             raise UserError(
                 f"{self.path} already holds this very run ({state}); nothing was overwritten.\n"
                 f"  resume=true   continues it\n{ANOTHER}"
@@ -118,21 +162,42 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self.checkpoints.mkdir(exist_ok=True)
-        return "finished" if status == "finished" else ("continue" if status else "new")
+        return {"": "new", "finished": "finished", "damaged": "damaged"}.get(status, "continue")
 
     def _take_lock(self) -> None:
         # The system lets go of the lock however the process ends, SIGKILL included.
-        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = None
+            lock.acquire()
+        except Timeout:
             raise UserError(
                 f"another process is at work in {self.path}: wait for it, stop it, or change a setting (seed=1)"
             ) from None
+        except NotImplementedError as error:
+            raise UserError(f"{self.path} is on a file system without locks: give another paths.outputs") from error
+        self._lock, self._mine = lock, _which(self.path / ".lock")
+
+    def check(self) -> None:
+        """Raise an OSError if the folder is not the one that was opened: it was removed, and perhaps made anew."""
+        if self._lock is not None and _which(self.path / ".lock") != self._mine:
+            raise OSError(f"{self.path} was removed or replaced while this run was at work in it")
 
     def close(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
+
+    def _refuse_others(self) -> None:
+        for name in FILES:
+            if self.path.is_dir() and (self.path / name).parent.is_dir() and (why := no_file(self.path / name)):
+                raise UserError(f"{self.path / name}: {why}; move it away, and give the command again")
+        if self.checkpoints.exists() and not self.checkpoints.is_dir():
+            raise UserError(f"{self.checkpoints} is no folder: move it away, and give the command again")
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -21,12 +19,14 @@ from ..execution.heap import keep_freed_memory
 from . import code
 from .extras import absent
 from .folder import ANOTHER
+from .limits import refused
 from .messages import CONF, readable, top_level
 from .named import spell_out
 from .outcome import JobFailed, Score, score
-from .terminal import say, show_anything
+from .terminal import say, show_anything, tell
 
 FINISHED = "this run is finished; nothing was trained or overwritten"
+NO_MEMORY = "the system does not give the memory or the threads that this run asks for"
 DONE, OURS, USERS, RESUMABLE = 0, 1, 2, 75
 OURS_IS = "LptSweeper"  # which goes on when a job fails, and tells exit codes from scores
 Work = Callable[[DictConfig, dict[str, str]], Any]
@@ -57,7 +57,7 @@ def main(config: str = "config", work: Work | None = None) -> int:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(task)()
     except (SweepFailed, JobFailed) as error:
         return error.code
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # a job tells its own (see `job`): this one is of the command line or of Hydra's parts
         if debugging:
             traceback.print_exc()
         command = os.path.relpath(sys.argv[0])
@@ -72,21 +72,24 @@ def main(config: str = "config", work: Work | None = None) -> int:
 def job(cfg: DictConfig, work: Work) -> int | Score:
     """One run, alone or within a sweep; returns its exit code, or the score of a training that is done. Errors are told
     here, so that a sweep can go on."""
-    from ..callbacks.checkpoints import Stopped
+    from ..callbacks.checks import SilentError
     from ..callbacks.metrics import Diverged
+    from ..callbacks.signals import Finished, Stopped, on_stop, restore
 
     def stop(*_: Any) -> None:
         raise Stopped
 
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = on_stop(stop)
+    hydra_cfg = HydraConfig.get()
     try:
-        hydra_cfg = HydraConfig.get()
         if hydra_cfg.mode == RunMode.MULTIRUN and isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
             raise UserError("a sweep (-m) cannot start jobs on several devices: start each of them by itself")
         result = work(spell_out(cfg), dict(hydra_cfg.runtime.choices))
-    except Stopped:
+    except Stopped as stopped:
+        if isinstance(stopped, Finished) and work is train and hydra_cfg.mode != RunMode.MULTIRUN:
+            return DONE
         again = "" if cfg.resume is True else " with resume=true"
-        print(f"stopped; the same command{again} goes on from here", file=sys.stderr)
+        tell(f"stopped; the same command{again} goes on from here")
         raise SystemExit(RESUMABLE) from None
     except (UserError, OmegaConfBaseException) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -95,19 +98,31 @@ def job(cfg: DictConfig, work: Work) -> int | Score:
         kept = "the last good checkpoint, if one was written, is kept"
         print(f"error: {error}; {kept}. Lower optimizer.lr, say.", file=sys.stderr)
         return OURS
+    except SilentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return OURS
     except OSError as error:
-        print(f"error: {error}: the run stopped; resume=true goes on from its last checkpoint", file=sys.stderr)
+        print(
+            f"error: {error}: the run stopped; resume=true goes on from its last checkpoint, if it has one",
+            file=sys.stderr,
+        )
         return OURS
     except Exception as error:
         if told := absent(error):
             print(f"error: {told}", file=sys.stderr)
             return USERS
+        if refused(error):
+            print(f"error: {NO_MEMORY} ({first_line(error)}): lower trainer.batch_size, say", file=sys.stderr)
+            return OURS
         traceback.print_exc()
         return OURS
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        restore(handlers)
     return score(result)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
@@ -116,15 +131,21 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     Raises:
         UserError: before anything is written, if the configuration cannot be run.
     """
+    from ..callbacks.signals import Finished, handlers, late, restore
     from .experiment import Experiment
 
     known = top_level()
     if odd := sorted(str(key) for key in cfg if key not in known):
         raise UserError(f"{odd[0]}: nothing reads this key. Valid here: {', '.join(known)}")
-    experiment = Experiment(cfg, choices)
+    try:
+        experiment = Experiment(cfg, choices)
+    except (RuntimeError, MemoryError) as error:
+        if not refused(error):
+            raise
+        raise UserError(f"{NO_MEMORY} ({first_line(error)}): give a smaller model, batch or data set") from error
     keep_freed_memory(cfg.memory == "plain")
     folder = experiment.folder
-    before = folder.summary()
+    before = folder.kept()
     compare_code(before, experiment)
     try:
         state = folder.open(experiment.resume)
@@ -133,14 +154,12 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
             f"paths.outputs={cfg.paths.outputs}: {folder.path} cannot be made ({error.strerror}): give a folder that "
             "can be written"
         ) from error
-    if experiment.resume and experiment.leads:
-        point = "its last checkpoint" if folder.last else "the start: it had saved nothing yet"
-        told_state = {"new": "nothing to continue: this run is new", "continue": f"continuing from {point}"}
-        print(told_state.get(state, FINISHED), file=sys.stderr)
-    elif state == "finished" and experiment.leads:
-        print(f"{FINISHED}:\n{ANOTHER}", file=sys.stderr)
+    outer = handlers()
     try:
-        if state != "finished":
+        finished = experiment.recover(state)
+        if experiment.leads:
+            tell_of(experiment, state, finished)
+        if not finished:
             experiment.fit()
         summary = folder.summary()
     finally:
@@ -153,7 +172,20 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
         from .summary import table
 
         say(f"\n{table(summary, folder.path)}")
+    asked = late()
+    restore(outer)
+    if asked:
+        raise Finished
     return {**summary, "folder": str(folder.path)}
+
+
+def tell_of(experiment: Any, state: str, finished: bool) -> None:
+    """Say whether the run goes on, and from where."""
+    if finished:
+        tell(FINISHED if experiment.resume else f"{FINISHED}:\n{ANOTHER}")
+    elif experiment.resume:
+        point = experiment.start.name if experiment.start else "the start: it had saved nothing yet"
+        tell("nothing to continue: this run is new" if state == "new" else f"continuing from {point}")
 
 
 def compare_code(before: dict[str, Any], experiment: Any) -> None:

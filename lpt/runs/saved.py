@@ -8,9 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ..callbacks.sealing import Damaged, no_file, opened
 from ..data.places import place
 from ..errors import UserError
 from ..exchange.loading import state_in
@@ -35,9 +35,17 @@ def find(path: str | Path, best: bool = False, key: str = "init_from") -> Path:
     if path.name in ("best", "last") and (path.parent / "checkpoints").is_dir():
         path, best = path.parent, path.name == "best"
     names = ("best.ckpt", "last.ckpt") if best else ("last.ckpt", "best.ckpt")
-    for candidate in (path, *(path / "checkpoints" / name for name in names)):
-        if candidate.is_file():
-            return candidate
+    if path.is_file():
+        return path
+    if path.is_dir():
+        for name in names:
+            candidate = path / "checkpoints" / name
+            if candidate.parent.is_dir() and (why := no_file(candidate)):
+                raise UserError(f"{candidate}: {why}{_whole_beside(candidate)}")
+            if candidate.is_file():
+                if name != names[0]:
+                    print(f"there is no {names[0]} in {candidate.parent}: {name} is taken", file=sys.stderr)
+                return candidate
     raise UserError(
         f"no checkpoint at {path}: give the folder of a run (outputs/...) that has saved one, "
         "or a file with a state dict"
@@ -48,16 +56,20 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint of a run, a plain state dict, or a safetensors file (with quantized weights decoded), on the CPU.
 
     Raises:
-        UserError: the file is neither.
+        UserError: the file is neither, or it is damaged.
     """
     if path.suffix == ".safetensors":
         return state_in(path)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        why = f"neither a checkpoint of a run nor a state dict that torch.load reads ({type(error).__name__})"
+        saved, sealed = opened(path)
+    except Damaged as error:
+        if error.__cause__ is None or (path.suffix == ".ckpt" and (path.parent.parent / "summary.json").is_file()):
+            raise UserError(f"{path} is damaged: {error}{_whole_beside(path)}") from error
+        why = f"neither a checkpoint of a run nor a state dict that torch.load reads ({type(error.__cause__).__name__})"
         hint = "; if it holds other objects beside its tensors, save the state dict alone"
         raise UserError(f"{path} is {why}{hint}") from error
+    if not sealed and isinstance(saved, dict) and "pytorch-lightning_version" in saved:
+        print(f"{path} has no checksum (an older version wrote it); its parts fit their CRCs", file=sys.stderr)
     if not isinstance(saved, dict):
         raise UserError(f"{path} holds a {type(saved).__name__}; a checkpoint of a run or a state dict is needed")
     return saved
@@ -122,6 +134,18 @@ def fit(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
             "use the model= (and a data set of as many classes) that they were trained with"
         )
     model.load_state_dict(state)
+
+
+def _whole_beside(path: Path) -> str:
+    """What to give in the place of a damaged checkpoint of a run."""
+    whole = []
+    for other in sorted(path.parent.glob("*.ckpt")):
+        try:
+            if other.name != path.name and opened(other):
+                whole.append(str(other))
+        except Damaged:
+            continue
+    return f"; whole is {' and '.join(whole)}: give it by its path" if whole else ""
 
 
 def shared_prefix(names: Iterable[str]) -> str:

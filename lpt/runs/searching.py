@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils import _pytree as pytree
 
+from ..callbacks.guarded import Guarded
 from ..data.places import place
 from ..errors import UserError
 from ..formats import Format
@@ -46,7 +47,12 @@ class SearchFolder(RunFolder):
         if not resume:
             for name in ("summary.json", "evaluations.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
-        return "finished" if self.summary().get("status") == "finished" else "new"
+        if self.kept().get("status") == "finished":
+            return "finished"
+        if (self.path / "summary.json").exists() and not self.kept():
+            print("summary.json was damaged: the search goes on from its evaluations", file=sys.stderr)
+            (self.path / "summary.json").unlink()
+        return "new"
 
 
 def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
@@ -71,11 +77,11 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     config["checkpoint"] = hashlib.sha256(file.read_bytes()).hexdigest()
     outputs = place(cfg.paths.outputs, "paths.outputs")
     folder = SearchFolder(outputs / run_name(config, ["search", *names.values(), config["method"]]))
-    run_id = (folder.summary().get("wandb_id") if resume else None) or uuid.uuid4().hex[:12]
+    run_id = (folder.kept().get("wandb_id") if resume else None) or uuid.uuid4().hex[:12]
     about = {"choice": names, "group": "search", "job_type": "search"}
     made = trackers(cfg, folder=folder.path, config=config, run_id=run_id, about=about)  # tells what it lacks
-    logger = next((one for one in made if type(one).__name__ == "WandbLogger"), None)
-    known, own = folder.summary().get("own_code"), code.own_code(config)
+    logger = next((one for one in made if isinstance(one, Guarded)), None)
+    known, own = folder.kept().get("own_code"), code.own_code(config)
     if resume and known is not None and (odd := code.changed(known, own)):
         raise UserError(
             f"your own code is not what it was when {folder.path} was measured: {', '.join(odd)}.\n"
@@ -222,9 +228,8 @@ def _to_wandb(logger: Any, ranking: Ranking, figures: list[Path], results: dict[
     records = [row.record() for row in ranking]
     table = wandb.Table(columns=list(records[0]), data=[list(record.values()) for record in records])
     images = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
-    logger.experiment.log({"ranking": table, **images})
-    logger.experiment.summary.update(results)
-    wandb.finish()
+    logger.log_objects({"ranking": table, **images})
+    logger.close(results)
 
 
 class Watch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
 
 
 def show_anything() -> None:
@@ -15,8 +16,17 @@ def show_anything() -> None:
 
 def say(text: str) -> None:
     """Print a result; nothing happens if nobody reads it any more (`| head`), or if there is no room for it."""
+    _print(text, sys.stdout)
+
+
+def tell(text: str) -> None:
+    """The same for a line about the work, on stderr."""
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except OSError:
         with open(os.devnull, "w", encoding="utf-8") as nowhere:  # or the interpreter tries again at its end
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            os.dup2(nowhere.fileno(), stream.fileno())

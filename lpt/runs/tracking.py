@@ -1,9 +1,8 @@
-"""The loggers of `logger=`, what they are told of a run, and how W&B's run ends."""
+"""The loggers of `logger=`, and what they are told of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -48,16 +47,3 @@ def tell_settings(loggers: Sequence[Any], config: dict[str, Any]) -> None:
     for logger in loggers:
         if type(logger).__name__ in ("TensorBoardLogger", "MLFlowLogger"):
             logger.log_hyperparams(config)
-
-
-def finish_wandb(summary: Mapping[str, Any], name: str, checkpoints: Path | None) -> None:
-    """End W&B's run, with the figures of summary.json and, if given, the folder of checkpoints as an artifact."""
-    import wandb
-
-    assert wandb.run is not None
-    if checkpoints is not None:
-        files = wandb.Artifact(f"{wandb.run.id}-checkpoints", type="model", metadata={"run": name})
-        files.add_dir(str(checkpoints))
-        wandb.run.log_artifact(files, aliases=["finished"])
-    wandb.run.summary.update({key: value for key, value in summary.items() if value is not None})
-    wandb.finish(exit_code=0 if summary.get("status") == "finished" else 1)

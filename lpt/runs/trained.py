@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
+from ..callbacks.sealing import SEALED
 from ..tasks.task import Task
 from . import saved
 from .build import build, told
@@ -30,8 +32,9 @@ def trained(cfg: DictConfig, choices: dict[str, str], own: Sequence[str]) -> tup
     """
     file = saved.find(cfg.checkpoint, key="checkpoint") if cfg.checkpoint else _trained(cfg, choices, own)
     names = {"model": str(cfg.model.get("name") or choices["model"]), "data": choices["data"]}
-    if (file.resolve().parents[1] / "config.yaml").is_file():
-        names |= _as_in_its_run(cfg, file)
+    state = saved.read(file)
+    if SEALED in state or (file.resolve().parents[1] / "config.yaml").is_file():
+        names |= _as_in_its_run(cfg, file, state)
     training: Training = build("trainer", cfg.trainer)
     task = make_task(cfg, training)
     saved.load(task.model, file)
@@ -49,13 +52,13 @@ def _trained(cfg: DictConfig, choices: dict[str, str], keys: Sequence[str]) -> P
             own.pop(key)
         own.resume = True
     folder = Experiment(own, choices).folder
-    if folder.summary().get("status") != "finished":
+    if folder.status() != "finished":
         print("no checkpoint given: the model is trained first", file=sys.stderr)
         train(own, choices)
     return saved.find(folder.path)
 
 
-def _as_in_its_run(cfg: DictConfig, file: Path) -> dict[str, str]:
+def _as_in_its_run(cfg: DictConfig, file: Path, state: Mapping[str, Any]) -> dict[str, str]:
     """Model, data and task as in the run that wrote `file`, for all that the command line does not choose.
 
     Returns the names of the model and the data that come from there.
@@ -63,10 +66,10 @@ def _as_in_its_run(cfg: DictConfig, file: Path) -> dict[str, str]:
     from hydra.core.hydra_config import HydraConfig
 
     given = [o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task]
-    run = stored(file)
+    run = stored(file, state)
     with open_dict(cfg):
         for group in ("model", "data", "task"):
             if group not in given:
                 cfg[group] = run[group]
-    known = RunFolder(file.resolve().parents[1]).summary()
+    known = RunFolder(file.resolve().parents[1]).kept()
     return {group: known[group] for group in ("model", "data") if group in known and group not in given}

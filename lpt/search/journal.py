@@ -28,12 +28,16 @@ class Journal:
         self.known: dict[tuple[int, str], Angles] = {}
         if path is None:
             return
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []  # less a half-written one
-        if not lines or json.loads(lines[0]) != {"key": key}:
-            lines = [json.dumps({"key": key})]
-        for line in lines[1:]:
-            batch, name, error, activation, *layers = json.loads(line)
-            self.known[batch, name] = Angles(error, activation, *(tuple(layer) for layer in layers))
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
+        head = json.dumps({"key": key})
+        lines = [head, *(lines[1:] if lines[:1] == [head] else [])]
+        for number, line in enumerate(lines[1:], 1):
+            try:
+                batch, name, error, activation, *layers = json.loads(line)
+                self.known[batch, name] = Angles(error, activation, *(tuple(layer) for layer in layers))
+            except (ValueError, TypeError):  # damaged: what stood from here on is measured again
+                del lines[number:]
+                break
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         os.replace(temporary, path)
