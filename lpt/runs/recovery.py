@@ -30,7 +30,10 @@ def wandb_id(folder: RunFolder) -> str | None:
     found = folder.kept().get("wandb_id")
     if isinstance(found, str) and found:
         return found
-    left = sorted(folder.path.glob("wandb/*run-*-*"), key=lambda path: path.name)
+    try:
+        left = sorted(folder.path.glob("wandb/*run-*-*"), key=lambda path: path.name)
+    except OSError:  # a path that is none
+        return None
     return left[-1].name.rpartition("-")[2] if left else None
 
 
