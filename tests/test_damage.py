@@ -22,7 +22,7 @@ from lpt.callbacks.sealing import Damaged, opened, seal
 from lpt.errors import UserError
 from lpt.runs import saved
 from lpt.runs.build import build
-from lpt.runs.evaluation import prepared
+from lpt.runs.evaluation import Asked, prepared
 from lpt.runs.experiment import make_task
 from lpt.runs.folder import RunFolder
 from lpt.runs.recovery import Recovery
@@ -338,18 +338,18 @@ def test_evaluation_and_init_from_refuse_what_is_damaged(
 ) -> None:
     shutil.copytree(runs / "whole", tmp_path / "a")
     run = run_folder(tmp_path / "a")
-    flipped(parts(run) / "best.ckpt")
-    with pytest.raises(UserError, match=r"best\.ckpt is damaged.*whole is .*last\.ckpt"):
-        saved.load(nn.Linear(1, 1), run)
+    flipped(parts(run) / "last.ckpt")
+    for path in (run, parts(run) / "last.ckpt"):
+        with pytest.raises(UserError, match=r"last\.ckpt is damaged.*whole is .*best\.ckpt"):
+            saved.load(nn.Linear(1, 1), path)
     assert train(tmp_path / "b", *TINIEST, f"init_from={run}") == 2
-    assert "best.ckpt is damaged" in capfd.readouterr().err and not (tmp_path / "b").exists()
+    assert "last.ckpt is damaged" in capfd.readouterr().err and not (tmp_path / "b").exists()
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
+        prepared(str(run), [], Asked())
     (parts(run) / "best.ckpt").unlink()
     (parts(run) / "best.ckpt").mkdir()
     with pytest.raises(UserError, match="a folder is in its place"):
-        saved.find(run)
-    flipped(parts(run) / "last.ckpt", 0.2)
-    with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
-        prepared(str(run), [])
+        saved.find(run / "best")
 
 
 def test_evaluation_says_whose_configuration_it_takes(
@@ -357,11 +357,11 @@ def test_evaluation_says_whose_configuration_it_takes(
 ) -> None:
     shutil.copytree(runs / "whole", tmp_path / "a")
     run = run_folder(tmp_path / "a")
-    prepared(str(run), [])
-    assert capfd.readouterr().err == ""
+    prepared(str(run), [], Asked())
+    assert "was edited" not in capfd.readouterr().err
     rewritten("config.yaml", "epochs: 3", "epochs: 4")(run)
-    prepared(str(run), [])
+    prepared(str(run), [], Asked())
     assert "was edited since the run" in capfd.readouterr().err
     (run / "config.yaml").write_text("{")
-    prepared(str(run), [])
+    prepared(str(run), [], Asked())
     assert "the configuration is that in last.ckpt" in capfd.readouterr().err
