@@ -41,7 +41,8 @@ def test_a_runs_file_gives_its_metrics_and_a_card(run: Path, tmp_path: Path, cap
 
 def test_a_training_starts_from_such_a_file_and_from_plain_ones(run: Path, tmp_path: Path) -> None:
     file, _ = export_run(str(run))
-    cfg = stored(run / "checkpoints" / "last.ckpt")
+    last = run / "checkpoints" / "last.ckpt"
+    cfg = stored(last, saved.read(last))
     model = make_task(cfg, build("trainer", cfg.trainer)).model
     wanted = lpt.load_exported(file).state_dict()
     saved.load(model, file)

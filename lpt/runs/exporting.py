@@ -57,9 +57,10 @@ def export_run(run: str, to: str | None = None) -> tuple[Path, dict[str, Any]]:
     checkpoint = saved.find(run, key="RUN")
     folder = checkpoint.resolve().parents[1]
     file = place(to, "to") if to else folder / "model.safetensors"
-    cfg = stored(checkpoint)
+    state = saved.read(checkpoint)
+    cfg = stored(checkpoint, state)
     task = make_task(cfg, build("trainer", cfg.trainer))
-    handles = _as_trained(task, cfg, saved.read(checkpoint), checkpoint)
+    handles = _as_trained(task, cfg, state, checkpoint)
     own = task.measured("val")
     summary = RunFolder(folder).summary()
     about = {key: summary[key] for key in ABOUT if summary.get(key) is not None}
