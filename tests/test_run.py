@@ -25,7 +25,15 @@ def test_a_run_leaves_everything(tmp_path: Path, capfd: pytest.CaptureFixture[st
     folder = run_folder(tmp_path)
     assert folder.name.startswith("resnet8-digits-fp134-log4_hyst-seed0-")
     left = {path.name for path in folder.iterdir()} - {".lock"}
-    assert left == {"config.yaml", "metrics.csv", "summary.json", "checkpoints", "traces.npz", "traces.png"}
+    assert left == {
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "checkpoints",
+        "traces.npz",
+        "traces.png",
+        "curves.png",
+    }
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     assert {path.name for path in tmp_path.iterdir()} == {folder.name}, "no clutter beside the run"
     found = summary(tmp_path)

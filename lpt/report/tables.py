@@ -182,7 +182,7 @@ def finding(tables: Sequence[Table]) -> str:
         found += [table.finding] if table.finding else []
         for i, column in enumerate(table.columns):
             verdicts = [cell.verdict for row in table.rows if isinstance(cell := row[i], Difference)]
-            if verdicts:
+            if verdicts and column.startswith("difference"):
                 counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("better", "worse", "open"))
                 found.append(f"{column.removesuffix(' [95 %]')}: {counts}")
     return "; ".join(dict.fromkeys(found))

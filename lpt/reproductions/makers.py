@@ -81,7 +81,9 @@ def flips(plan: Plan, runs: Sequence[Run]) -> Made:
         cells.append(cell)
     parts = [f"{part}{what}" for part in ("last third", "last tenth") for what in (" ± SD", ", to no hysteresis")]
     columns = ["model", "format and weights", "seeds", *parts]
-    rare = Table("Flip frequency, the share of weights that change a step, at the end of training", columns, cells)
+    said = "; ".join(f"{cell[1]}, last tenth: {cell[-1]}" for cell in cells if cell[-1])
+    title = "Flip frequency, the share of weights that change a step, at the end of training"
+    rare = Table(title, columns, cells, f"flips, to no hysteresis: {said}" if said else "")
     step = Axis("optimizer step (bands: smallest to largest of the seeds)")
     share = Axis(named("flip_frequency"), log=True)
     whole = [_curve(row.labels["arm"], row.results, "flip_frequency") for row in rows]

@@ -16,7 +16,7 @@ from ..report.languages import aligned, latex, markdown, to_csv, to_dict
 from ..report.runs import Result, differing, named, read
 from ..report.sections import RESULT, Table
 from ..report.tables import finding
-from .folder import replace
+from .files import replace
 from .terminal import say
 
 FEW = 8  # folders that fit in a command

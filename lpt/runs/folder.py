@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..callbacks.sealing import no_file
 from ..errors import UserError
+from .files import replace
 from .named import spelt_out
 
 # What may differ between two commands that mean the same run.
@@ -36,13 +36,6 @@ STATES = ("running", "stopped", "finished", "diverged", "failed")  # of a run, i
 FILES = ("config.yaml", "config.yaml.tmp", "summary.json", "summary.json.tmp", "metrics.csv", "metrics.tmp", ".lock",
          "traces.npz", "traces.png", "curves.png", "checkpoints/writing.tmp", "checkpoints/best.tmp")  # fmt: skip
 LONGEST = 255  # bytes of a name, on all usual file systems; a run's name is ASCII
-
-
-def replace(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader, or a run killed here, sees the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def as_json(value: Any) -> Any:
