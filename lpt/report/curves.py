@@ -11,8 +11,9 @@ from .runs import METRICS, named, read
 STEP = Axis("optimizer step")
 
 
-def of_run(folder: Path, title: str = "") -> Path:
-    """Draw loss, metric, flips and angles of the run in `folder` into its curves.png; returns that.
+def of_run(folder: Path, title: str = "") -> Path | None:
+    """Draw loss, metric, flips and angles of the run in `folder` into its curves.png; returns that, or None if nothing
+    was logged yet.
 
     Raises:
         UserError: its metrics.csv is damaged.
@@ -36,5 +37,7 @@ def of_run(folder: Path, title: str = "") -> Path:
     angles = {"from A and E": known["angle/flow"], "with G": known["angle/gradient"]}
     if series := [Series(label, *curve) for label, curve in angles.items() if curve[0]]:
         figures.append(Figure("angles", "gradient's angle", "lines", STEP, Axis("degrees"), series))
+    if not figures:
+        return None
     (path,) = sheet(figures, folder, "curves", title, columns=2, suffixes=("png",))
     return path

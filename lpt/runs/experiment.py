@@ -195,7 +195,8 @@ class Experiment:
         except Exception as error:
             print(f"curves.png could not be drawn: {error}", file=sys.stderr)
         else:
-            picture(self.trainer, "curves", path)
+            if path is not None:
+                picture(self.trainer, "curves", path)
 
 
 class _Follower(RunFolder):
