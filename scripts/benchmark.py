@@ -1,13 +1,15 @@
 """What simulated low precision costs, as ratios to a copy and to a plain FP32 step, all measured in one run.
 
     python scripts/benchmark.py                          # everything, some 15 minutes on two cores
-    python scripts/benchmark.py --only rounding --elements 16777216 --rounds 15
+    python scripts/benchmark.py --only networks --only calls --only rounding --rounds 15
+    python scripts/benchmark.py --device cuda --brief    # six minutes on a GPU; into outputs/brief
 
+networks   steps of small networks, with goals       calls     what one rounding and one Edge cost
 rounding   each rounding beside a copy               step      a training step beside a plain one
 peers      other libraries at the same work          depths    the same over model sizes, batches over batch sizes
 starting   imports, first steps, compilation         profile   where a step's time goes, and the bound by bytes
-memory     what is kept for the backward pass        products  a step whose products round by blocks
-gpu        ResNet-18 on a GPU
+simulators whole steps by other libraries            products  a step whose products round by blocks
+memory     what is kept for the backward pass        gpu       ResNet-18 on a GPU
 
 Every ratio is the median over `--rounds` rounds in which all candidates take turns, with the quartiles beside it. The
 figures go to a JSON file, to which `--only` adds parts, and into a chart beside it.
@@ -31,7 +33,7 @@ import scripts  # noqa: F401  (how threads wait: before torch)
 
 import torch
 
-from lpt.benchmarks import blocks, chart, rounding, starting, training
+from lpt.benchmarks import blocks, brief, chart, networks, rounding, simulators, starting, training
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import Rows, Work, measured, table
 from lpt.data.places import place
@@ -42,6 +44,10 @@ from lpt.models import ResNet
 from lpt.runs.terminal import show_anything
 
 RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] = {
+    "networks": (
+        "Steps of small networks, as they are by default: ratio to plain eager FP32",
+        lambda args: networks.networks(args.small),
+    ),
     "rounding": ("Rounding: ratio to a copy", lambda args: rounding.rounding(args.elements, args.device)),
     "peers": (
         "Other libraries at the same work: ratio to a copy",
@@ -50,6 +56,10 @@ RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] =
     "step": (
         "A training step: ratio to the plain step, compiled to compiled",
         lambda args: training.step(args.depth, args.batch, args.device),
+    ),
+    "simulators": (
+        "A training step by other libraries: ratio to plain eager FP32",
+        lambda args: simulators.simulators(args.depth, args.batch),
     ),
     "depths": (
         "A step with compile=rounding, by model: ratio to the plain eager step",
@@ -65,7 +75,7 @@ RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] =
     ),
     "gpu": ("ResNet-18 on a GPU: ratio to the plain compiled step", lambda args: training.gpu(args.gpu_batch)),
 }
-OTHERS = ("profile", "starting", "memory")
+OTHERS = ("calls", "profile", "starting", "memory")
 
 
 def main() -> int:
@@ -78,8 +88,12 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=128, help="images a training step")
     parser.add_argument("--gpu-batch", type=int, default=256, help="images a step of ResNet-18 on the GPU")
     parser.add_argument("--depth", type=int, default=20, help="of the ResNet: 8, 14, 20, 32, 44 or 56")
+    parser.add_argument("--small", action="store_true", help="networks of a few examples: to see that all runs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=place, default=Path("outputs/benchmark.json"))
+    parser.add_argument(
+        "--brief", action="store_true", help="what is asked of a GPU, in six minutes, under --out's folder"
+    )
     args = parser.parse_args()
     if min(args.elements, args.rounds, args.threads, args.batch, args.gpu_batch) < 1:
         parser.error("--elements, --rounds, --threads and the batches are whole numbers from 1 upward")
@@ -92,6 +106,11 @@ def main() -> int:
     keep_freed_memory()
     if why_not := why_not_fused():
         print(f"torch.compile does not work here, so 'fused' is eager: {why_not}", file=sys.stderr)
+    if args.brief:
+        folder = args.out.parent / "brief"
+        brief.brief(args.device, folder, args.small)
+        print((folder / "brief.md").read_text(encoding="utf-8"), folder / "brief.json", folder / "brief.md", sep="\n")
+        return 0
     results = earlier(parser, args.out) if args.only else {}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     from lpt.runs.summary import git_commit, hardware, versions  # Lightning's import is long
@@ -124,6 +143,12 @@ def other(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """A part of OTHERS, measured and printed."""
     if name == "memory":
         return memory(args)
+    if name == "calls":
+        found = networks.calls(args.rounds)
+        print("\nOne call, microseconds, one thread")
+        for part, value in found.items():
+            print(f"{part:52s}{value:8.1f}")
+        return found
     if name == "profile":
         found = training.profiled(args.depth, args.batch, args.device, args.rounds)
         print(f"\nResNet-{args.depth}, batch {args.batch}, compile=rounding: ms a step, by torch's profiler")

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from lpt.benchmarks import chart, training
+from lpt.benchmarks import brief, chart, networks, simulators, training
 from lpt.benchmarks.measuring import Work, measured, table
 from lpt.dataflow.quantizer import Quantizer
 
@@ -32,6 +33,53 @@ def test_a_small_run_writes_ratios_and_draws_them(tmp_path: Path) -> None:
     assert written["gpu"] or "not measured, torch finds no CUDA GPU here" in done.stdout
     for suffix in ("png", "svg"):
         assert (tmp_path / "made" / f"b.{suffix}").stat().st_size > 1000
+
+
+def test_what_a_gpu_is_asked_runs_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brief, "tests", lambda small: {"tests": "1 passed"})  # they would be run within these
+    found = brief.brief("cpu", tmp_path / "brief", small=True)
+    assert not [
+        part for part, value in found.items() if isinstance(value, str) and value.startswith(("failed", "left"))
+    ]
+    assert set(found["side by side"]) >= {"1"} and found["side by side"]["1"]["of one"] > 0
+    assert found["steps"]["quantized, packed, TF32 off"]["ratio"] > 0 and found["rounding"]["fp134"]["base"] == "copy"
+    assert json.loads((tmp_path / "brief" / "brief.json").read_text()) == found
+    told = (tmp_path / "brief" / "brief.md").read_text()
+    assert "the numbers mean nothing" in told and all(f"## {part}" in told for part in ("steps", "waiting", "tests"))
+
+
+def test_a_part_of_the_brief_that_fails_or_comes_too_late_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(brief, "waiting", broken)
+    monkeypatch.setattr(brief, "_rounding", lambda *args: time.sleep(0.3))
+    monkeypatch.setattr(brief, "WITHIN", 0.2)
+    found = brief.brief("cpu", tmp_path, small=True)
+    assert found["waiting"] == "failed: RuntimeError: no memory" and found["steps"].startswith("left out")
+
+
+def test_small_networks_run() -> None:
+    """Without their kernels, which take long to compile."""
+    for made in (networks.Digits(2), networks.Words(2, 2, 50), networks.Sentences(2, 3, 50)):
+        before = [p.detach().clone() for p in made.model.parameters()]
+        made.quantize(fuse=False)
+        made()
+        assert any(not p.equal(q) for p, q in zip(made.model.parameters(), before, strict=True))
+
+
+def test_other_libraries_round_where_lpt_does() -> None:
+    step = training.Step(8, 2)
+    behind = simulators.places(step)
+    assert len(behind) > 15 and not any(module._forward_hooks for module in step.model.modules())
+    for build in (simulators._torch, simulators._qtorch, simulators._brevitas):
+        try:
+            _, run = build(8, 2)
+        except ImportError:
+            continue
+        run()
 
 
 def test_bad_numbers_are_told_before_anything_runs(tmp_path: Path) -> None:

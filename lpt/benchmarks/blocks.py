@@ -48,8 +48,8 @@ class BlockStep(Stepping):
         if compile:
             self.model.compile()
 
-    def loss(self) -> Tensor:
-        return nn.functional.cross_entropy(self.model(self.x).movedim(-1, 1), self.y)
+    def loss(self, share: int | None = None) -> Tensor:
+        return nn.functional.cross_entropy(self.model(self.x[:share]).movedim(-1, 1), self.y[:share])
 
 
 def steps(batch: int, device: str) -> dict[str, Work]:

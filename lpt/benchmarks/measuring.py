@@ -32,7 +32,8 @@ class Work:
 
 
 def measured(works: dict[str, Work], rounds: int) -> Rows:
-    """For each work: ratio, its quartiles (low, high), ms, n, seconds of the first call (first_s), base, target, bound.
+    """For each work: ratio, its quartiles (low, high), the ratio of least times (least), ms, n, seconds of the first
+    call (first_s), base, target, bound.
 
     The first call (which may compile) and the second are not among the `rounds`.
     """
@@ -53,7 +54,7 @@ def measured(works: dict[str, Work], rounds: int) -> Rows:
         base = work.base or next(iter(works))
         low, middle, high = quartiles([t / b for t, b in zip(times[name], times[base], strict=True)])
         rows[name] = {"ratio": middle, "low": low, "high": high, "ms": 1e3 * quartiles(times[name])[1], "n": rounds}
-        rows[name] |= {"base": base}
+        rows[name] |= {"base": base, "least": min(times[name]) / min(times[base])}
         optional = {"first_s": first.get(name), "target": work.target, "bound": work.bound}
         rows[name] |= {key: value for key, value in optional.items() if value is not None}
     return rows
@@ -77,11 +78,12 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 def table(title: str, rows: Rows) -> str:
     """The rows as text; a target that was missed says so."""
     width = max(36, *(len(name) for name in rows)) + 1
-    head = f"{'ratio':>8s}{'quartiles':>19s}{'target':>9s}{'bytes':>7s}{'ms':>10s}{'first, s':>10s}  compared with"
+    head = f"{'ratio':>8s}{'quartiles':>19s}{'of least':>10s}{'target':>9s}{'bytes':>7s}{'ms':>10s}{'first, s':>10s}"
+    head += "  compared with"
     lines = [f"\n{title}", " " * width + head]
     for name, row in rows.items():
         spread = f"{row['low']:.2f} to {row['high']:.2f}"
-        line = f"{name:{width}s}{row['ratio']:8.2f}{spread:>19s}"
+        line = f"{name:{width}s}{row['ratio']:8.2f}{spread:>19s}{row['least']:10.2f}"
         missed = "target" in row and float(row["ratio"]) > float(row["target"])
         line += f"{row['target']:>8}{'!' if missed else ' '}" if "target" in row else " " * 9
         line += f"{row['bound']:7.2f}" if "bound" in row else " " * 7

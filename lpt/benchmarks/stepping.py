@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from .. import DataFlow, Flow, attach_, attach_weights_
 from ..formats.kernels import Library
+from ..indicators import angle
+
+PROBE_BATCH = 64  # examples
 
 
 class Stepping:
@@ -32,8 +35,26 @@ class Stepping:
         attach_weights_(self.model, self.optimizer, "log4_hyst", kernels=kernels)
         return self.flow
 
-    def loss(self) -> Tensor:
-        return nn.functional.cross_entropy(self.model(self.x), self.y)
+    def loss(self, share: int | None = None) -> Tensor:
+        """Of the batch, or of its first `share` examples."""
+        return nn.functional.cross_entropy(self.model(self.x[:share]), self.y[:share])
+
+    def probe(self) -> None:
+        """What the indicators do once in a while: the gradient's angle, saturation and underflow."""
+        from ..callbacks.angles import untouched, weight_gradients  # Lightning's import is long
+
+        assert self.flow is not None
+
+        def gradients() -> list[Tensor]:
+            return list(weight_gradients(self.loss(PROBE_BATCH), self.model).values())
+
+        with untouched(self.model):
+            with self.flow.off():
+                reference = gradients()
+            with self.flow.probe(), self.flow.measure() as counts:
+                found = gradients()
+                counts()
+        angle(found, reference)
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()

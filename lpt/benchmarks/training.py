@@ -12,14 +12,12 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..dataflow.quantizer import Quantizer
 from ..execution.bf16 import ExactProducts
-from ..indicators import angle
 from ..models import ResNet, torchvision
 from ..weights import QuantizedWeights
 from .measuring import Work, quartiles, timed
-from .stepping import Stepping
+from .stepping import PROBE_BATCH, Stepping
 
 PROBE_EVERY = 100  # steps, as conf/indicators/default.yaml has it
-PROBE_BATCH = 64
 
 
 class Step(Stepping):
@@ -60,23 +58,6 @@ class Step(Stepping):
         """Of the batch, or of its first `share` images."""
         with torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16):
             return nn.functional.cross_entropy(self.model(self.x[:share]), self.y[:share])
-
-    def probe(self) -> None:
-        """What the indicators do every PROBE_EVERY steps: the gradient's angle, saturation and underflow."""
-        from ..callbacks.angles import untouched, weight_gradients  # Lightning's import is long
-
-        assert self.flow is not None
-
-        def gradients() -> list[Tensor]:
-            return list(weight_gradients(self.loss(PROBE_BATCH), self.model).values())
-
-        with untouched(self.model):
-            with self.flow.off():
-                reference = gradients()
-            with self.flow.probe(), self.flow.measure() as counts:
-                found = gradients()
-                counts()
-        angle(found, reference)
 
 
 def step(depth: int, batch: int, device: str) -> dict[str, Work]:
@@ -134,15 +115,17 @@ def gpu(batch: int, device: str = "cuda") -> dict[str, Work]:
     }
     for tf32 in (False, True):
         name = f"fp32, TF32 {'on' if tf32 else 'off'}"
-        works[name] = Work(_with_tf32(plain, tf32), base=name)
+        works[name] = Work(with_tf32(plain, tf32), base=name)
         for scaling, target in (("tracked", 1.25), ("current", None)):
-            run = _with_tf32(quantized[scaling], tf32)
+            run = with_tf32(quantized[scaling], tf32)
             works[f"quantized, {scaling} scales, {name[6:]}"] = Work(run, base=name, target=target)
         works[f"quantized, bf16, to {name}"] = Work(base=name, target=1, parts={"quantized, bf16": 1})
     return works
 
 
-def _with_tf32(run: Callable[[], None], on: bool) -> Callable[[], None]:
+def with_tf32(run: Callable[[], None], on: bool) -> Callable[[], None]:
+    """`run` with float32 products of a GPU in TF32, or not."""
+
     def both() -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
         run()

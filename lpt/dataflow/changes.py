@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -14,15 +16,29 @@ class Structure:
 
     def __init__(self, model: nn.Module) -> None:
         self._held = [(n, m, _items(m._modules), _items(m._parameters)) for n, m in model.named_modules()]
+        self._modules = [m for _, m, _, _ in self._held]
+        self._names, self._objects = _all(self._modules)
 
     def changed(self) -> str:
         """The first difference, as a sentence without its end; "" if there is none."""
+        names, objects = _all(self._modules)  # all at once: this is asked at every step
+        if names == self._names and all(map(operator.is_, objects, self._objects)):
+            return ""
         for name, module, modules, parameters in self._held:
             if not _same(module._modules, modules):
                 return _difference(name, "module", module._modules, modules)
             if not _same(module._parameters, parameters):
                 return _difference(name, "parameter", module._parameters, parameters)
         return ""
+
+
+def _all(modules: list[nn.Module]) -> tuple[list[Any], list[Any]]:
+    """Names of submodules and parameters, a mark behind each module's, and these objects."""
+    own: list[dict[str, Any]] = [d for m in modules for d in (m._modules, m._parameters, _END)]
+    return list(chain.from_iterable(own)), list(chain.from_iterable(map(dict.values, own)))
+
+
+_END: dict[Any, Any] = {None: None}
 
 
 def _items(own: dict[str, Any]) -> list[tuple[str, Any]]:

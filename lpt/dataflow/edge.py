@@ -132,7 +132,8 @@ class Edge:
         activation, error = self.activation, self.error
         if (activation is None and error is None) or not x.is_floating_point():
             return x
-        refuse_nested(x, f"what {self.name or 'the model'} returns")
+        if x.is_nested:
+            refuse_nested(x, f"what {self.name or 'the model'} returns")
         return straight_through(x, activation, error, self.root.training)
 
     def _placed(self, x: Tensor, path: Path) -> Tensor:

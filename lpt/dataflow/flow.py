@@ -85,15 +85,14 @@ class Flow:
         begins(self, (p.grad for p in self._weights.values()))
         for name, quantizer in self.gradients.items():
             p = self._weights[name]
-            if p.grad is not None:
-                if p.grad.layout == torch.strided:
-                    p.grad.copy_(quantizer(p.grad, True))
-                else:
-                    p.grad = _rounded(name, quantizer, p.grad)
+            if p.grad is not None and p.grad.layout == torch.strided:
+                quantizer.write(p.grad)
+            elif p.grad is not None:
+                p.grad = _rounded(name, quantizer, p.grad)
         parts = self._parts()
         if self._scales is None or self._scales[0] is not parts or not self._scales[1].whole():
             self._scales = parts, Scales(parts.values())
-        self._scales[1].move()
+        self._scales[1].move(self.mode.kernels)
         ends(self, (p.grad for p in self._weights.values()))
 
     def changed(self) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..formats import Format
-from ..formats.kernels import ROW, Kernel, Library, flat
+from ..formats.kernels import ROW, Code, Kernel, Library, flat, parallel
 from ..formats.scaling import NO_SCALE, amax_of, exponent_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ class Quantizer:
         own_rest = dual and not shared
         self.rest = Quantizer(format, room, tracked, mode, key and f"{key}/rest", rule=rule) if own_rest else None
         self.shared = dual and shared
-        self._kernels: dict[Callable[..., Tensor], Kernel] = {}  # of what is done to a tensor
+        self._kernels: dict[Callable[..., Any], Kernel] = {}  # of what is done to a tensor
+        self._single = self.tracked and key is None and not dual
+        self._codes: dict[tuple[Any, ...], Code] = {}  # the kernels' code, by what tells it apart
         self.counts: Tensor | None = None  # elements, saturated, underflowed, nan, infinite
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
@@ -90,6 +92,11 @@ class Quantizer:
         x = x.detach()
         mode = self.mode
         observing = training and mode.observing
+        if not torch.compiler.is_compiling() and self._simple(x):
+            code = self._code(_seen_and_rounded if observing else _at_scale, x)
+            if code is not None:
+                q = code([x.view(-1), self.scale, self.seen] if observing else [x.view(-1), self.scale])[0]
+                return q.view(x.shape).data
         if self.scale.device != x.device or (x.dtype == torch.float64 and self.seen.dtype != torch.float64):
             self.to(x.device, x.dtype)
         key = self.key
@@ -126,7 +133,31 @@ class Quantizer:
             return run(_seen_and_rounded, (self.format,), x, key, self.scale, self.seen)
         return run(_at_scale, (self.format,), x, key, self.scale)
 
-    def _run(self, step: Callable[..., Tensor], constants: tuple[Any, ...], x: Tensor, *rest: Tensor | None) -> Tensor:
+    def write(self, x: Tensor) -> None:
+        """x.copy_(self(x, True)), by compiled code without a second tensor."""
+        x = x.detach()
+        if not self._simple(x) or not self.mode.observing or not self.scale.is_cpu or x.dtype != self.seen.dtype:
+            x.copy_(self(x, True))
+        elif (code := self._code(_seen_and_written, x)) is not None:
+            code([x.view(-1), self.scale, self.seen])
+        else:
+            self._run(_seen_and_written, (self.format,), x, None, self.scale, self.seen)
+
+    def _simple(self, x: Tensor) -> bool:
+        """What is called most: one value at a tracked scale, by a kernel, on plain memory, and nobody is to be told."""
+        mode = self.mode
+        asked = not self._single or not self.started or mode.kernels is None or mode.counting or mode.made is not None
+        return not asked and x.is_cpu and x.is_contiguous() and x.numel() > 1
+
+    def _code(self, step: Callable[..., Any], x: Tensor) -> Code | None:
+        """The code that this step has used for such tensors."""
+        return self._codes.get((self.mode.kernels, step, x.dtype, parallel(x.numel())))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Code is of this process."""
+        return {**self.__dict__, "_codes": {}}
+
+    def _run(self, step: Callable[..., Any], constants: tuple[Any, ...], x: Tensor, *rest: Tensor | None) -> Any:
         """step(*constants, x, *rest): on x's memory as it lies, so that one compilation serves every shape."""
         kernels = self.mode.kernels
         if kernels is None or torch.compiler.is_compiling():
@@ -141,8 +172,11 @@ class Quantizer:
         kernel = self._kernels.get(step)
         if kernel is None or kernel.library is not kernels:
             kernel = self._kernels[step] = kernels.kernel(step, *constants)
-        q: Tensor = kernel(memory, *rest)
-        return q.as_strided(x.shape, x.stride()).data  # no view to autograd, which lets nobody write into those
+        q = kernel(memory, *rest)
+        if self._single and x.is_cpu and (code := kernel.ready(memory, *rest)) is not None:
+            self._codes[kernels, step, x.dtype, parallel(x.numel())] = code
+        # No view to autograd, which lets nobody write into those.
+        return None if q is None else q.as_strided(x.shape, x.stride()).data
 
     def _scale(self, x: Tensor) -> Tensor:
         """The exponent of the top octave: the tracked one, or, where there is none, that of x; 0-dim."""
@@ -170,6 +204,7 @@ class Quantizer:
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         """Move to `device`, and keep what is seen in float64 if that is what is rounded."""
+        self._codes.clear()
         with torch.inference_mode(False):
             self.scale = self.scale.to(device)
             self.seen = self.seen.to(device, torch.float64 if dtype == torch.float64 else self.seen.dtype)
@@ -209,6 +244,10 @@ def _seen_and_rounded(format: Format, x: Tensor, key: Tensor | None, scale: Tens
     q = _round(format, x, format.scale_for(scale), key)
     _see(x, seen)
     return q
+
+
+def _seen_and_written(format: Format, x: Tensor, key: Tensor | None, scale: Tensor, seen: Tensor) -> None:
+    x.copy_(_seen_and_rounded(format, x, key, scale, seen))
 
 
 def _at_own_scale(format: Format, room: int, rule: str, x: Tensor, key: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
+from ..formats.kernels import Library
 from ..formats.scaling import NO_SCALE, exponent_of
 from .quantizer import Quantizer
 
@@ -49,7 +50,7 @@ class Scales:
             q.scale is scale and q.seen is seen for q, (scale, seen) in zip(self.quantizers, self._views, strict=True)
         )
 
-    def move(self) -> None:
+    def move(self, kernels: Library | None = None) -> None:
         """One step of every scale: clamp(e + room - scale, -1, 1), e the exponent of the largest |x| seen.
 
         A scale that saw nothing but zeros stays. With several processes all take the largest |x| and scale of any.
@@ -60,15 +61,20 @@ class Scales:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
             torch.distributed.all_reduce(scale, torch.distributed.ReduceOp.MAX)
-        move = (exponent_of(seen, carry=self._carry) + self._room - scale).clamp_(-1, 1)
-        scale.add_(move.mul_((seen > 0) & (scale != NO_SCALE)))
-        seen.zero_()
+        run = _move if kernels is None else kernels.kernel(_move)
+        run(scale, seen, self._room, self._carry)
         # Asking a GPU costs a wait for it, so what may still be without a scale is asked for at steps 1, 2, 4, 8, ...
         for q in self.quantizers:
             if not q.started:
                 q.steps += 1
                 if q.steps.bit_count() == 1:
                     q.started = q.scale.is_meta or bool(q.scale != NO_SCALE)  # a meta tensor has no value to tell
+
+
+def _move(scale: torch.Tensor, seen: torch.Tensor, room: torch.Tensor, carry: torch.Tensor) -> None:
+    move = (exponent_of(seen, carry=carry) + room - scale).clamp(-1, 1)
+    scale.add_(torch.where((seen > 0) & (scale != NO_SCALE), move, 0))
+    seen.zero_()
 
 
 def _counts(quantizer: Quantizer) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .shelf import Shelf
+from .shelf import Shelf, load
 
 SIZES = {False: (96, 40), True: (1 << 12, 160)}  # of examples, for one thread and for several: the code fits all sizes
 CHECKED = ((2, 3), (17, 5), (96, 40), (1003, 31))  # sizes at which the compiled code is compared with the definition
@@ -126,13 +127,12 @@ def _once(job: Job) -> None:
     """Compile, unless another process has done so or is about to."""
     shelf = Shelf(job.folder)
     job.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shelf.tidy()
     with (job.folder / f"{job.key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if shelf.find(job.key) is None:
             with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-                package = Path(folder) / "code.pt2"
-                build(job, package)
-                shelf.put(job.key, package)
+                shelf.put(job.key, build(job, Path(folder)))
     (job.folder / f"{job.key}.lock").unlink(missing_ok=True)
 
 
@@ -148,8 +148,8 @@ class _Definition(nn.Module):
         return self.job.function(*self.job.constants, *(spec and next(given) for spec in self.job.tensors))
 
 
-def build(job: Job, package: Path) -> None:
-    """Compile `job` into the file `package`, and compare it with its definition.
+def build(job: Job, folder: Path) -> Path:
+    """Compile `job` into a library in `folder`, and compare it with its definition.
 
     Raises:
         RuntimeError: it does not give the same bits.
@@ -165,15 +165,23 @@ def build(job: Job, package: Path) -> None:
     with torch.no_grad():
         program = torch.export.export(_Definition(job), tuple(tensors), dynamic_shapes=(dims,))
     threads = {"cpp.dynamic_threads": True} if job.parallel else {"cpp.threads": 1}
+    package, library = folder / "code.pt2", folder / "code.so"
     aoti_compile_and_package(program, package_path=str(package), inductor_configs=threads)
-    run = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1).run  # type: ignore[attr-defined]
+    # The library alone: torch unpacks a package into a folder that it leaves behind where a process ends early.
+    with zipfile.ZipFile(package) as archive:
+        (inside,) = (name for name in archive.namelist() if name.endswith(".so"))
+        library.write_bytes(archive.read(inside))
+    package.unlink()
+    run = load(library)
     for sizes in CHECKED:
         plain, compiled = (examples(job, sizes) for _ in range(2))
         found = _Definition(job)(*plain)
-        expected = [*(found if isinstance(found, tuple) else (found,)), *plain]
-        got = [*run(compiled), *compiled]
+        returned = () if found is None else found if isinstance(found, tuple) else (found,)
+        expected = [*returned, *plain]
+        got = [*(t for t in run(compiled) if t is not None), *compiled]
         if not all(_same(a, b) for a, b in zip(expected, got, strict=True)):
             raise RuntimeError(f"compiled code gives other bits than its definition {job.function.__qualname__}")
+    return library
 
 
 def examples(job: Job, sizes: tuple[int, ...]) -> list[Tensor]:

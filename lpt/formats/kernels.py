@@ -21,13 +21,13 @@ from torch import Tensor
 
 from . import compiling
 from .fused import fused
-from .shelf import Shelf, Unkeyable
+from .shelf import Shelf, Unkeyable, load
 
 ROW = 1024  # elements that a block of a GPU's threads takes at once
 MANY = 10_000  # sizes that a kernel remembers
 WORTH = 2000  # eager passes, some thirty steps of a small network, before a child process is started
 PARALLEL = 1 << 15  # elements from which on several threads are faster than one
-Run = Callable[[tuple[Any, ...]], Any]
+Code = Callable[[list[Tensor]], list[Tensor]]  # compiled code: what it is given, less the Nones
 Fixed = tuple[int | tuple[int, int], ...]
 
 
@@ -43,7 +43,7 @@ class Library:
     def __init__(self, folder: Path | None = None, wait: bool = False, ahead: bool = True) -> None:
         self.shelf = Shelf(folder)
         self.wait, self.ahead = wait, ahead
-        self.loaded: dict[str, Any] = {}  # key -> a loader with `run`
+        self.loaded: dict[str, Code] = {}  # by key
         self.failed: dict[str, str] = {}  # key -> why there is no code
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._missing: set[str] = set()  # what the shelf did not have
@@ -57,7 +57,7 @@ class Library:
 
         Args:
             function: of a module, so that the child process finds it. It takes contiguous tensors or None behind
-                the constants, returns a tensor or several, and may write into those that it takes.
+                the constants, returns a tensor, several or none, and may write into those that it takes.
             constants: numbers, strings, formats, schemes: whatever `shelf.describe` can tell apart.
             fixed: positions of tensors whose sizes are compiled in, such as tables; or (position, dimension), where
                 it is the size of one dimension.
@@ -76,8 +76,8 @@ class Library:
         """Why something is computed eagerly for good; "" if nothing is."""
         return next(iter(self.failed.values()), "")
 
-    def find(self, key: str, job: Callable[[], compiling.Job]) -> Any:
-        """The loader of `key`; None as long as there is none. What is missing is asked for once.
+    def find(self, key: str, job: Callable[[], compiling.Job]) -> Code | None:
+        """The code of `key`; None as long as there is none. What is missing is asked for once.
 
         Without `wait` not before some use of eager code has shown that there is a run worth compiling for.
         """
@@ -114,15 +114,20 @@ class Library:
 
     def _load(self, key: str, path: Path) -> None:
         try:
-            loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)  # type: ignore[attr-defined]
-        except Exception as error:  # whatever a broken package raises
-            loader, why_not = None, str(error).splitlines()[0]
+            code: Code | None = load(path)
+        except Exception as error:  # whatever a broken library raises
+            code, why_not = None, str(error).splitlines()[0]
         with self._answered:
-            if loader is None:
+            if code is None:
                 self.failed[key] = why_not
             else:
-                self.loaded[key] = loader
+                self.loaded[key] = code
             self._answered.notify_all()
+
+
+def parallel(elements: int) -> bool:
+    """Whether threads share the work on so many elements: a variant of its own."""
+    return elements >= PARALLEL and torch.get_num_threads() > 1
 
 
 def flat(x: Tensor) -> Tensor | None:
@@ -142,8 +147,8 @@ class Kernel:
         self, library: Library, function: Callable[..., Any], constants: tuple[Any, ...], fixed: Fixed = ()
     ) -> None:
         self.library, self.function, self.constants, self.fixed = library, function, constants, fixed
-        self._known: dict[tuple[Any, ...], Run] = {}  # by the first argument's size and all dtypes: a short cut
-        self._runs: dict[tuple[Any, ...], Run | None] = {}
+        self._known: dict[tuple[Any, ...], Code] = {}  # by all sizes and dtypes: a short cut
+        self._codes: dict[tuple[Any, ...], Code | None] = {}
         self._keys: dict[tuple[Any, ...], str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -151,24 +156,28 @@ class Kernel:
 
     def __call__(self, *args: Tensor | None) -> Any:
         """`function(*constants, *args)`; the first is a tensor, all are contiguous and on its device."""
-        x: Any = args[0]
-        alike = (x.shape, x.dtype, x.device, torch.get_num_threads(), *[a if a is None else a.dtype for a in args[1:]])
-        run = self._known.get(alike)
-        if run is None:
-            run = self._found(args)
-            if run is None:
+        alike = _alike(args)
+        code = self._known.get(alike)
+        if code is None:
+            code = self._code(args)
+            if code is None:
                 return self.function(*self.constants, *args)
             if len(self._known) == MANY:
                 self._known.clear()
-            self._known[alike] = run
-        return run(args)
+            self._known[alike] = code
+        found = code([arg for arg in args if arg is not None])
+        return found[0] if len(found) == 1 else tuple(found) or None
 
-    def _found(self, args: tuple[Any, ...]) -> Run | None:
+    def ready(self, *args: Tensor | None) -> Code | None:
+        """The code that a call with such arguments has used, if any; it serves all sizes that `parallel` puts alike."""
+        return self._known.get(_alike(args))
+
+    def _code(self, args: tuple[Any, ...]) -> Code | None:
         """The code for arguments of this kind, whatever their sizes."""
         elements = args[0].numel()
         if elements < 2:  # (no elements would take the sizes of another variant; one is a variant that nobody needs)
             return None
-        variant: list[Any] = [elements >= PARALLEL and torch.get_num_threads() > 1]
+        variant: list[Any] = [parallel(elements)]
         for arg in args:
             if arg is None:
                 variant.append(None)
@@ -176,33 +185,33 @@ class Kernel:
                 variant += (arg.dtype, arg.device, *[n == 1 for n in arg.shape])
         for i in self.fixed:
             variant.append(args[i].shape if isinstance(i, int) else args[i[0]].shape[i[1]])
-        return self._runs.get(tuple(variant)) or self._find(tuple(variant), args)
+        return self._codes.get(tuple(variant)) or self._find(tuple(variant), args)
 
-    def _find(self, variant: tuple[Any, ...], args: tuple[Tensor | None, ...]) -> Run | None:
-        if variant in self._runs:
+    def _find(self, variant: tuple[Any, ...], args: tuple[Tensor | None, ...]) -> Code | None:
+        if variant in self._codes:
             return None  # known to stay eager
         device = args[0].device.type  # type: ignore[union-attr]
         if device != "cpu" or not self.library.ahead:
-            self._runs[variant] = self._by_torch() if device in ("cpu", "cuda") else None
-            return self._runs[variant]
+            self._codes[variant] = self._by_torch(args) if device in ("cpu", "cuda") else None
+            return self._codes[variant]
         if variant not in self._keys:
             try:
                 key = self.library.shelf.key(self.function, self.constants, variant)
             except Unkeyable as error:
                 self.library.failed[str(error)] = str(error)
-                self._runs[variant] = None
+                self._codes[variant] = None
                 return None
             self._keys[variant] = key
         key = self._keys[variant]
-        loader = self.library.find(key, lambda: self._job(key, variant[0], args))
-        if loader is None:
+        code = self.library.find(key, lambda: self._job(key, variant[0], args))
+        if code is None:
             if key in self.library.failed:
-                self._runs[variant] = None
+                self._codes[variant] = None
             return None
-        self._runs[variant] = _runner(loader)
-        return self._runs[variant]
+        self._codes[variant] = code
+        return code
 
-    def _by_torch(self) -> Run:
+    def _by_torch(self, like: tuple[Tensor | None, ...]) -> Code:
         """By torch.compile. (Ahead-of-time code has not been tried on a GPU.)"""
         function, constants = self.function, self.constants
 
@@ -210,7 +219,14 @@ class Kernel:
             return function(*constants, *args)
 
         once = fused(definition, ROW)
-        return lambda args: once(*args)
+        given = [arg is not None for arg in like]
+
+        def code(tensors: list[Tensor]) -> list[Tensor]:
+            rest = iter(tensors)
+            found = once(*[next(rest) if there else None for there in given])
+            return [] if found is None else list(found) if isinstance(found, tuple) else [found]
+
+        return code
 
     def _job(self, key: str, parallel: bool, args: tuple[Tensor | None, ...]) -> compiling.Job:
         tensors = tuple(None if arg is None else (arg.dtype, tuple(arg.shape)) for arg in args)
@@ -218,11 +234,6 @@ class Kernel:
         return compiling.Job(key, folder, self.function, self.constants, tensors, self.fixed, "cpu", parallel)
 
 
-def _runner(loader: Any) -> Run:
-    run = loader.run
-
-    def call(args: tuple[Any, ...]) -> Any:
-        found = run([arg for arg in args if arg is not None])
-        return found[0] if len(found) == 1 else tuple(found)
-
-    return call
+def _alike(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    kinds = [arg if arg is None else (arg.dtype, arg.shape) for arg in args]
+    return (args[0].device, torch.get_num_threads(), *kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from .base import Format
 
 LPT = Path(__file__).resolve().parents[1]
 DEFINITIONS = ("formats", "dataflow", "weights", "execution")  # folders whose sources decide what is compiled
+DAY = 24 * 3600  # seconds
 _FORMAT = ("name", "bits", "octaves", "top_exponent", "scaled", "_levels")
 
 
@@ -29,7 +32,7 @@ class Unkeyable(ValueError):
 
 
 class Shelf:
-    """A folder of compiled packages, KEY.pt2, each with KEY.json: the hash of its bytes.
+    """A folder of compiled libraries, KEY.so, each with KEY.json: the hash of its bytes.
 
     Files appear whole (they are written elsewhere and renamed), so that processes may read and write at once; what is
     damaged, or belongs to somebody else, is as good as not there and is compiled again.
@@ -39,8 +42,8 @@ class Shelf:
         self.folder = default() if folder is None else folder
 
     def find(self, key: str) -> Path | None:
-        """The package of `key`, if it is whole."""
-        path = self.folder / f"{key}.pt2"
+        """The library of `key`, if it is whole."""
+        path = self.folder / f"{key}.so"
         try:
             entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             whole = _safe(path) and entry == {"sha256": _hash(path.read_bytes())}
@@ -48,18 +51,25 @@ class Shelf:
             return None
         return path if whole else None
 
-    def put(self, key: str, package: Path) -> None:
-        """Take the file `package`, of this folder, as the code of `key`."""
-        path = self.folder / f"{key}.pt2"
-        note = package.with_suffix(".note")
-        note.write_text(json.dumps({"sha256": _hash(package.read_bytes())}), encoding="utf-8")
-        os.replace(package, path)
+    def put(self, key: str, library: Path) -> None:
+        """Take the file `library`, of this file system, as the code of `key`."""
+        path = self.folder / f"{key}.so"
+        note = library.with_suffix(".note")
+        note.write_text(json.dumps({"sha256": _hash(library.read_bytes())}), encoding="utf-8")
+        os.replace(library, path)
         os.replace(note, path.with_suffix(".json"))
 
+    def tidy(self) -> None:
+        """Remove what compiling processes that were killed have left, a day later."""
+        for path in [*self.folder.glob("tmp*"), *self.folder.glob("*.lock")]:
+            with contextlib.suppress(OSError):  # another process does the same
+                if time.time() - path.stat().st_mtime > DAY:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def size(self) -> tuple[int, int]:
-        """Packages, and bytes of all files."""
+        """Libraries, and bytes of all files."""
         files = [path for path in self.folder.glob("*") if path.is_file()] if self.folder.is_dir() else []
-        return sum(path.suffix == ".pt2" for path in files), sum(path.stat().st_size for path in files)
+        return sum(path.suffix == ".so" for path in files), sum(path.stat().st_size for path in files)
 
     def clear(self) -> None:
         """Remove all of it; running processes keep what they have loaded."""
@@ -75,6 +85,15 @@ class Shelf:
         if any(str(part).startswith("cuda") for part in variant):
             told.append(f"{torch.version.cuda} {torch.cuda.get_device_capability()}")
         return _hash("\n".join(told).encode())[:40]
+
+
+def load(library: Path) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+    """The code in a file; it is mapped into memory, so that the file may go away.
+
+    Raises:
+        RuntimeError: it is no such code.
+    """
+    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run  # type: ignore[attr-defined, no-any-return]
 
 
 def default() -> Path:

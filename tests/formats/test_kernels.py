@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.runtime.runtime_utils import default_cache_dir
 
 from lpt.formats import Format, get
 from lpt.formats.kernels import Library
@@ -32,18 +33,29 @@ def arguments(n: int = 1000, key: int | None = None) -> list[Tensor | None]:
     return [x, None if key is None else torch.tensor(key), torch.tensor(2, dtype=torch.int32), torch.tensor(0.0)]
 
 
+def doubled(x: Tensor) -> None:
+    x.mul_(2)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, temporary: Path) -> Path:
     """Filled by two processes that ask for the same code at once."""
     folder = tmp_path_factory.mktemp("shelf")
     code = (
         "import sys; from pathlib import Path; from lpt.formats import get; from lpt.formats.kernels import Library\n"
-        "from formats.test_kernels import arguments, rounded\n"
+        "import torch; from formats.test_kernels import arguments, doubled, rounded\n"
         "library = Library(Path(sys.argv[1]), wait=True)\n"
         "library.kernel(rounded, get('fp134'))(*arguments())\n"
+        "assert library.kernel(doubled)(x := torch.ones(9)) is None and x.sum() == 18\n"
         "print(library.why_not)\n"
     )
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    env |= {"TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": default_cache_dir()}
     command = [sys.executable, "-c", code, str(folder)]
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == ["\n", "\n"]
@@ -67,18 +79,29 @@ def test_the_same_bits_whatever_the_size(folder: Path) -> None:
 
 
 @needs_compiler
-def test_two_processes_leave_one_entry_and_no_rubbish(folder: Path) -> None:
-    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".pt2"]
-    assert Shelf(folder).size()[0] == 1
+def test_two_processes_leave_one_entry_a_kernel_and_no_rubbish(folder: Path, temporary: Path) -> None:
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".so", ".so"]
+    assert Shelf(folder).size()[0] == 2
+    assert not list(temporary.glob("aotinductor*"))  # where torch unpacks its packages
+
+
+def test_what_a_killed_child_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    for name in ("tmp1", "tmp2", "key.lock"):
+        (tmp_path / name).mkdir() if "tmp" in name else (tmp_path / name).touch()
+    for name in ("tmp1", "key.lock"):
+        os.utime(tmp_path / name, (1, 1))
+    Shelf(tmp_path).tidy()
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp2"]
 
 
 @needs_compiler
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "note", "foreign", "open to all"])
 def test_damaged_and_foreign_entries_are_as_good_as_none(folder: Path, tmp_path: Path, damage: str) -> None:
     shelf = Shelf(tmp_path)
-    for path in folder.iterdir():
+    one = min(folder.glob("*.so"))
+    for path in (one, one.with_suffix(".json")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (path,) = tmp_path.glob("*.pt2")
+    (path,) = tmp_path.glob("*.so")
     assert shelf.find(path.stem) == path
     data = path.read_bytes()
     if damage in ("cut", "bit", "empty"):
