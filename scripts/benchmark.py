@@ -21,6 +21,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] =
     ),
     "gpu": ("ResNet-18 on a GPU: ratio to the plain compiled step", lambda args: training.gpu(args.gpu_batch)),
 }
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 OTHERS = ("calls", "profile", "starting", "memory")
 
 
@@ -116,7 +118,13 @@ def main() -> int:
     from lpt.runs.summary import git_commit, hardware, versions  # Lightning's import is long
 
     results |= {"hardware": f"{processor()}, {hardware()}", "versions": versions(), "commit": git_commit()}
-    results |= {"threads": args.threads, "rounds": args.rounds, "elements": args.elements, "device": args.device}
+    results |= {
+        "threads": args.threads,
+        "clock": args.clock,
+        "rounds": args.rounds,
+        "elements": args.elements,
+        "device": args.device,
+    }
     print("\n".join(f"{key}: {results[key]}" for key in ("hardware", "versions", "commit")))
     for name in args.only or (*RATIOS, *OTHERS):
         results[name] = ratios(name, args) if name in RATIOS else other(name, args)
@@ -134,7 +142,7 @@ def ratios(name: str, args: argparse.Namespace) -> Rows:
         print("\nResNet-18 on a GPU: not measured, torch finds no CUDA GPU here")
         return {}
     torch.compiler.reset()
-    rows = measured(works(args), args.rounds)
+    rows = measured(works(args), args.rounds, CLOCKS[args.clock])
     print(table(title, rows), flush=True)
     return rows
 

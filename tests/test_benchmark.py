@@ -91,7 +91,7 @@ def test_bad_numbers_are_told_before_anything_runs(tmp_path: Path) -> None:
 def test_ratios_are_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times double from round to round: the ratios do not see it; a sum is one of its own round's times."""
     seconds = iter([1.0, 3.0, *(t * 2.0**i for i in range(5) for t in (1.0, 3.0))])
-    monkeypatch.setattr("lpt.benchmarks.measuring.timed", lambda run: next(seconds))
+    monkeypatch.setattr("lpt.benchmarks.measuring.timed", lambda run, clock: next(seconds))
     works = {"a": Work(print), "b": Work(print, target=2.5, bound=1), "c": Work(parts={"b": 1, "a": 0.5}, base="b")}
     rows = measured(works, 5)
     assert [rows[n]["ratio"] for n in "abc"] == [1, 3, 3.5 / 3] and rows["b"]["low"] == rows["b"]["high"] == 3

@@ -10,6 +10,7 @@ import torch
 
 Row = dict[str, float | str]
 Rows = dict[str, Row]
+Clock = Callable[[], float]
 
 
 @dataclass
@@ -31,13 +32,14 @@ class Work:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-def measured(works: dict[str, Work], rounds: int) -> Rows:
+def measured(works: dict[str, Work], rounds: int, clock: Clock = time.perf_counter) -> Rows:
     """For each work: ratio, its quartiles (low, high), the ratio of least times (least), ms, n, seconds of the first
     call (first_s), base, target, bound.
 
+    `clock`: time.process_time counts what this process computed alone, for one thread on a machine that others use.
     The first call (which may compile) and the second are not among the `rounds`.
     """
-    first = {name: timed(work.run) for name, work in works.items() if work.run}
+    first = {name: timed(work.run, clock) for name, work in works.items() if work.run}
     for work in works.values():
         if work.run:
             work.run()
@@ -45,7 +47,7 @@ def measured(works: dict[str, Work], rounds: int) -> Rows:
     for _ in range(rounds):
         for name, work in works.items():
             if work.run:
-                times[name].append(timed(work.run))
+                times[name].append(timed(work.run, clock))
     for name, work in works.items():
         if work.run is None:
             times[name] = [sum(times[part][i] * share for part, share in work.parts.items()) for i in range(rounds)]
@@ -60,13 +62,13 @@ def measured(works: dict[str, Work], rounds: int) -> Rows:
     return rows
 
 
-def timed(run: Callable[[], object]) -> float:
+def timed(run: Callable[[], object], clock: Clock = time.perf_counter) -> float:
     """Seconds that `run` takes, on a GPU until it has finished."""
-    start = time.perf_counter()
+    start = clock()
     run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:

@@ -188,7 +188,8 @@ def _formats() -> list[tuple[Format, float]]:
     of_the_498 = [get(name) for name in ("log4", *MOST_RUNS)]
     others = [get(name) for name in ("ocp_e4m3", "ieee_e3m4", "posit8_0", "posit8_1", "posit8_2")]
     tables = [_table(16), _table(255)]
-    return [*((f, 1.3) for f in floats), *((f, 2.0) for f in of_the_498), *((f, 4.0) for f in [*others, *tables])]
+    goals = ((1.3, floats), (2.0, of_the_498), (4.0, others), (3.0, tables))
+    return [(one, goal) for goal, alike in goals for one in alike]
 
 
 def _numbers(elements: int, device: str) -> Tensor:
