@@ -94,8 +94,9 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=place, default=Path("outputs/benchmark.json"))
     parser.add_argument(
-        "--brief", action="store_true", help="what is asked of a GPU, in six minutes, under --out's folder"
+        "--clock", choices=tuple(CLOCKS), default="wall", help="cpu: what this process computes, on a machine in use"
     )
+    parser.add_argument("--brief", action="store_true", help="for a GPU: six minutes, into the folder of --out")
     args = parser.parse_args()
     if min(args.elements, args.rounds, args.threads, args.batch, args.gpu_batch) < 1:
         parser.error("--elements, --rounds, --threads and the batches are whole numbers from 1 upward")
@@ -118,13 +119,7 @@ def main() -> int:
     from lpt.runs.summary import git_commit, hardware, versions  # Lightning's import is long
 
     results |= {"hardware": f"{processor()}, {hardware()}", "versions": versions(), "commit": git_commit()}
-    results |= {
-        "threads": args.threads,
-        "clock": args.clock,
-        "rounds": args.rounds,
-        "elements": args.elements,
-        "device": args.device,
-    }
+    results |= {key: vars(args)[key] for key in ("threads", "clock", "rounds", "elements", "device")}
     print("\n".join(f"{key}: {results[key]}" for key in ("hardware", "versions", "commit")))
     for name in args.only or (*RATIOS, *OTHERS):
         results[name] = ratios(name, args) if name in RATIOS else other(name, args)

@@ -21,7 +21,7 @@ def run(tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_small_run_writes_ratios_and_draws_them(tmp_path: Path) -> None:
-    small = ("--rounds", "2", "--threads", "1", "--device", "cpu", "--batch", "2")
+    small = ("--rounds", "2", "--threads", "1", "--device", "cpu", "--batch", "2", "--clock", "cpu")
     done = run(tmp_path, "--only", "depths", "--only", "gpu", *small)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "made" / "b.json").read_text())
