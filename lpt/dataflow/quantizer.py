@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +12,20 @@ import torch
 from torch import Tensor
 
 from ..formats import Format
-from ..formats.kernels import ROW, Code, Kernel, Library, flat, parallel
+from ..formats.kernels import Code, Kernel, Library, flat, parallel
 from ..formats.scaling import NO_SCALE, amax_of, exponent_of
+from .passes import (
+    at_own_scale,
+    at_scale,
+    round_to,
+    rows,
+    see,
+    seen_and_rounded,
+    seen_and_rounded_twice,
+    seen_and_written,
+    sum_of,
+    twice_at_scale,
+)
 
 if TYPE_CHECKING:
     from .tracing import Tracer
@@ -93,7 +104,7 @@ class Quantizer:
         mode = self.mode
         observing = training and mode.observing
         if not torch.compiler.is_compiling() and self._simple(x):
-            code = self._code(_seen_and_rounded if observing else _at_scale, x)
+            code = self._code(seen_and_rounded if observing else at_scale, x)
             if code is not None:
                 q = code([x.view(-1), self.scale, self.seen] if observing else [x.view(-1), self.scale])[0]
                 return q.view(x.shape).data
@@ -102,6 +113,11 @@ class Quantizer:
         key = self.key
         if key is not None and observing:
             key.add_(1)
+        if self.rest is not None and self.started and self.rest.started and not mode.counting and mode.made is None:
+            q = self._both(x, observing, key, self.rest)
+            if mode.duals is not None:
+                mode.duals.append(q)
+            return q
         q = self._rounded(x, observing, key)
         if mode.counting:
             self._count(x, q, self._scale(x))
@@ -112,9 +128,8 @@ class Quantizer:
         if self.rest is not None:
             rest = self.rest(x - q, training)
         else:
-            rest = _round(self.format, x - q, self._present(x), None if key is None else key.bitwise_not())
-        both = q + rest
-        q = torch.where(both.abs() < math.inf, both, q)  # no rest of an infinity, and none that would make one
+            rest = round_to(self.format, x - q, self._present(x), None if key is None else key.bitwise_not())
+        q = sum_of(q, rest)
         if mode.duals is not None:
             mode.duals.append(q)
         return q
@@ -122,26 +137,38 @@ class Quantizer:
     def _rounded(self, x: Tensor, observing: bool, key: Tensor | None) -> Tensor:
         run = self._run
         if not self.tracked:
-            return run(_at_own_scale, (self.format, self.room, self.rule), x, key)
+            return run(at_own_scale, (self.format, self.room, self.rule), x, key)
         if not self.started:
             scale = self._scale(x)
             if observing:
                 self.scale.copy_(scale)
-                _see(x, self.seen)
-            return _round(self.format, x, self.format.scale_for(scale), key)
+                see(x, self.seen)
+            return round_to(self.format, x, self.format.scale_for(scale), key)
         if observing:
-            return run(_seen_and_rounded, (self.format,), x, key, self.scale, self.seen)
-        return run(_at_scale, (self.format,), x, key, self.scale)
+            return run(seen_and_rounded, (self.format,), x, key, self.scale, self.seen)
+        return run(at_scale, (self.format,), x, key, self.scale)
+
+    def _both(self, x: Tensor, observing: bool, key: Tensor | None, rest: Quantizer) -> Tensor:
+        """The sum of the two values of a dual one, in one pass."""
+        if rest.scale.device != x.device or (x.dtype == torch.float64 and rest.seen.dtype != torch.float64):
+            rest.to(x.device, x.dtype)
+        if rest.key is not None and observing:
+            rest.key.add_(1)
+        if observing:
+            tensors = (key, self.scale, self.seen, rest.key, rest.scale, rest.seen)
+            return self._run(seen_and_rounded_twice, (self.format,), x, *tensors)  # type: ignore[no-any-return]
+        tensors = (key, self.scale, rest.key, rest.scale)
+        return self._run(twice_at_scale, (self.format,), x, *tensors)  # type: ignore[no-any-return]
 
     def write(self, x: Tensor) -> None:
         """x.copy_(self(x, True)), by compiled code without a second tensor."""
         x = x.detach()
         if not self._simple(x) or not self.mode.observing or not self.scale.is_cpu or x.dtype != self.seen.dtype:
             x.copy_(self(x, True))
-        elif (code := self._code(_seen_and_written, x)) is not None:
+        elif (code := self._code(seen_and_written, x)) is not None:
             code([x.view(-1), self.scale, self.seen])
         else:
-            self._run(_seen_and_written, (self.format,), x, None, self.scale, self.seen)
+            self._run(seen_and_written, (self.format,), x, None, self.scale, self.seen)
 
     def _simple(self, x: Tensor) -> bool:
         """What is called most: one value at a tracked scale, by a kernel, on plain memory, and nobody is to be told."""
@@ -167,7 +194,7 @@ class Quantizer:
         memory = flat(x)
         if memory is None:
             return step(*constants, x, *rest)
-        if step is _seen_and_rounded and x.device.type != "cpu":
+        if step in (seen_and_rounded, seen_and_rounded_twice) and x.device.type != "cpu":
             memory = rows(memory)
         kernel = self._kernels.get(step)
         if kernel is None or kernel.library is not kernels:
@@ -231,46 +258,3 @@ class Quantizer:
             if isinstance(own, Tensor) and isinstance(saved, Tensor):
                 own.copy_(saved)
         self.started = bool(self.scale != NO_SCALE)
-
-
-# -- what is done to a tensor: each of these is one pass over memory once it is fused ------------------------------
-
-
-def _at_scale(format: Format, x: Tensor, key: Tensor | None, scale: Tensor) -> Tensor:
-    return _round(format, x, format.scale_for(scale), key)
-
-
-def _seen_and_rounded(format: Format, x: Tensor, key: Tensor | None, scale: Tensor, seen: Tensor) -> Tensor:
-    q = _round(format, x, format.scale_for(scale), key)
-    _see(x, seen)
-    return q
-
-
-def _seen_and_written(format: Format, x: Tensor, key: Tensor | None, scale: Tensor, seen: Tensor) -> None:
-    x.copy_(_seen_and_rounded(format, x, key, scale, seen))
-
-
-def _at_own_scale(format: Format, room: int, rule: str, x: Tensor, key: Tensor | None) -> Tensor:
-    return _round(format, x, format.scale_of(x, room=room, rule=rule) if format.scaled else 0, key)
-
-
-def _round(format: Format, x: Tensor, scale: Tensor | int, key: Tensor | None) -> Tensor:
-    """As `format.round`, but infinities stay, and what is finite in float16 does not become infinite there."""
-    if key is not None:  # random bits go by an element's index, not by its place in memory; eager as compiled
-        x = x.contiguous()
-    q = format.round(x, scale, key)
-    if x.dtype == torch.float16:
-        most = torch.full((), torch.finfo(x.dtype).max, device=x.device)
-        scale = scale.reshape(()) if isinstance(scale, Tensor) else scale
-        q = q.clamp(format.ceil(-most, scale).to(x.dtype), format.floor(most, scale).to(x.dtype))
-    return torch.where(x.abs() == math.inf, x, q)
-
-
-def _see(x: Tensor, seen: Tensor) -> None:
-    amax = amax_of(x, 0).amax() if x.ndim == 2 and len(x) else amax_of(x)
-    seen.copy_(torch.maximum(seen, amax.to(seen.dtype).reshape(())))
-
-
-def rows(x: Tensor) -> Tensor:
-    """Memory in rows, where it fits: Triton then rounds and finds the rows' maxima in one pass."""
-    return x if x.numel() % ROW or x.numel() == ROW else x.view(-1, ROW)

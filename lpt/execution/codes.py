@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..dataflow.quantizer import rows
+from ..dataflow.passes import rows
 from ..formats import Format
 from ..formats.base import NAN_CODE
 from ..formats.kernels import Library

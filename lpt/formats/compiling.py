@@ -18,14 +18,14 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .shelf import Shelf, load
+from .shelf import Shelf, load, sources
 
 SIZES = {False: (96, 40), True: (1 << 12, 160)}  # of examples, for one thread and for several: the code fits all sizes
 CHECKED = ((2, 3), (17, 5), (96, 40), (1003, 31))  # sizes at which the compiled code is compared with the definition
@@ -43,6 +43,7 @@ class Job:
     fixed: tuple[int | tuple[int, int], ...]  # arguments, or dimensions of them, whose sizes are compiled in
     device: str
     parallel: bool
+    sources: str = field(default_factory=sources)  # the definitions that the parent has in mind
 
 
 class Compiler:
@@ -125,6 +126,8 @@ def _receive(jobs: queue.SimpleQueue[bytes]) -> None:
 
 def _once(job: Job) -> None:
     """Compile, unless another process has done so or is about to."""
+    if job.sources != sources():
+        raise RuntimeError("lpt's files have changed since this process began: what is missing stays eager in it")
     shelf = Shelf(job.folder)
     job.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     shelf.tidy()
