@@ -25,6 +25,7 @@ CHOICES = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.p
 # Values for the keys that a choice leaves to the user.
 GIVEN = {
     ("format", "custom"): ["format.value=[5,4,4,3,2,1]"],
+    ("products", "stochastic_errors"): ["products.value=mxfp4"],
     ("weights", "custom"): ["weights.scheme=hysteresis", "weights.format=int3", "weights.width=0.5"],
     **{("remedy", name): ["weights=int4"] for name in ("q_ema", "rate_hysteresis", "drift_hysteresis", "debounce")},
     ("model", "timm"): ["model.name=resnet10t"],

@@ -203,7 +203,7 @@ def test_mistakes(tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert reproduce([]) == 2 and reproduce(["list"]) == 0
     out = capsys.readouterr().out
-    assert len(known()) == 10 and all(f"\n{name}\n" in f"\n{out}" for name in known())
+    assert len(known()) == 13 and all(f"\n{name}\n" in f"\n{out}" for name in known())
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

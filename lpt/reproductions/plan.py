@@ -119,12 +119,17 @@ class Plan:
             raise UserError(f"{name} has no size={size}: give one of {', '.join(s for s in SIZES if s in sized)}")
         own = sized[size] or {}
         chosen = own.pop("models", plan.pop("models", []))
-        settings = [*sizes["settings"].split(), *own.pop("settings", "").split()]
+        settings = [word for s in (sizes, plan, own) for word in s.pop("settings", "").split()]
         merged = {**plan, **own}
         if formats := merged.pop("formats", None):  # an arm for each
             merged["arms"] = {"FP32": "format=fp32 weights=fp32"} | {
                 each: f"format=custom format.value='{each}' weights=fp32" for each in formats
             }
+        for recipe in merged.pop("recipes", ()):
+            if (CONF / "recipe" / f"{recipe}.yaml").is_file():
+                merged.setdefault("arms", {})[recipe] = f"recipe={recipe}"
+            else:
+                merged.setdefault("notes", []).append(f"{recipe} is left out: there is no recipe of that name.")
         count = seeds or merged.pop("seeds", sizes["seeds"])
         merged.pop("seeds", None)
         found = cls(
