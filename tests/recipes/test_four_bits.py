@@ -205,7 +205,11 @@ def drawn(handle: lpt.dataflow.attach_products.Multiplied) -> Draws:
 
     def numbers(use: str, shape: tuple[int, ...]) -> Tensor:
         assert product.keys is not None
-        return uniform(torch.empty(shape), (product.keys + product.calls + 1)[uses.index(use)])
+        key, slot = (product.keys + product.calls + 1)[uses.index(use)], product.slots.get(use)
+        if use != "dgrad_e" or slot is None or slot.turn is not None:
+            return uniform(torch.empty(shape), key)
+        (size,) = slot.grid.block  # type: ignore[misc]  # a shorter last block is filled up, and that counts
+        return uniform(torch.empty(shape[0], shape[1] + -shape[1] % size), key)[:, : shape[1]]
 
     return Draws(lambda slot, shape: numbers(slot, shape).double().numpy(),
                  lambda product, size: np.where(numbers(product, (size,)).numpy() < 0.5, -1.0, 1.0))  # fmt: skip
