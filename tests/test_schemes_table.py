@@ -8,7 +8,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lpt.report import tables
+from lpt.report.languages import latex, markdown
 from lpt.reproductions.plan import Plan, Run
 from lpt.reproductions.schemes import side_by_side
 from lpt.runs.messages import CONF
@@ -48,11 +48,11 @@ def test_order_intervals_and_answer(made):
     mean = sum(differences) / 3
     sd = math.sqrt(sum((d - mean) ** 2 for d in differences) / 2)
     half = 4.302652729911275 * sd / math.sqrt(3)  # Student's t for 2 degrees of freedom
-    assert ranked.rows[2][5] == f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]" and ranked.rows[0][5] == ""
-    assert ranked.rows[0][4].startswith("-2.00 [") and ranked.rows[0][6] == 21.0 and ranked.rows[0][8] == 50.0
+    assert str(ranked.rows[2][5]) == f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]" and ranked.rows[0][5] == ""
+    assert str(ranked.rows[0][4]).startswith("-2.00 [") and ranked.rows[0][6] == 21.0 and ranked.rows[0][8] == 50.0
     (answer,) = [note for note in notes if note.startswith("ResNet-8: first of 3 is nvfp4 (89.00 ± 1.00)")]
     assert "not told apart from it: quartet;" in answer and "worse beyond the interval: tetrajet" in answer
-    assert figures and all(tables.markdown(table) and tables.latex(table) for table in found)
+    assert figures and all(markdown(table) and latex(table) for table in found)
     row = next(row for row in rounded.rows if row[0] == "nvfp4")
     assert row[1] == "nvfp4" and row[3] == "nvfp4 stochastic" and "H16 given fit" in row[6]
     assert row[7] == "4.5 4.031 4.5 4.031 4.5 4.5" and row[8] == "e4m3 amax" and row[9:11] == ["-", "-"]

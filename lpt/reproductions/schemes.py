@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -55,18 +56,19 @@ def _ranked(plan: Plan, model: str, rows: Sequence[Row]) -> tuple[Table, str]:
         step = [1000 * r.summary["wall_seconds"] / r.summary["steps"] for r in row.results if r.summary.get("steps")]
         extra = [tables.mean_sd(v)[0] for v in (_of(row, ANGLE), [100 * f for f in _of(row, FLIPS)], step)]
         place = order.index(str(arm)) + 1 if arm in order else "-"
-        cells.append([place, arm, len(row.values), tables.spread([*row.values.values()]), *against, *extra])
+        cells.append([place, arm, len(row.values), tables.Spread(tuple(row.values.values())), *against, *extra])
     columns = ["rank", "scheme", "seeds", f"{metric}, mean ± SD", f"difference to {plan.baseline} [95 %]",
                "difference to the first [95 %]", "angle (degrees)", "flips (% a step)", "a step (ms)"]  # fmt: skip
     title = f"{model}: schemes by {metric}{', lower is better' if less else ''}"
-    return Table(title, columns, cells), _answer(model, order, found, less)
+    answer = _answer(model, order, found, less)
+    return Table(title, columns, cells, answer), answer
 
 
-def _against(row: Row, other: Row | None) -> str | None:
+def _against(row: Row, other: Row | None) -> tables.Difference | str | None:
     if other is None or other is row:
         return ""
     found = tables.difference(row.values, other.values)
-    return None if found is None else str(found)
+    return None if found is None else replace(found, less=row.metric in LESS_IS_BETTER)
 
 
 def _of(row: Row, key: str) -> list[float]:
@@ -79,14 +81,14 @@ def _answer(model: str, order: Sequence[str], found: Mapping[str, Row], less: bo
     if not order:
         return ""
     best = found[order[0]]
-    head = f"{model}: first of {len(order)} is {order[0]} ({tables.spread([*best.values.values()])})"
+    head = f"{model}: first of {len(order)} is {order[0]} ({tables.Spread(tuple(best.values.values()))})"
     if len(best.values) < 2:
         return f"{head}; one seed, so nothing is said of how sure that is."
     apart: list[str] = []
     near: list[str] = []
     for arm in order[1:]:
         d = tables.difference(found[arm].values, best.values)
-        worse = d is not None and d.low is not None and d.high is not None and (d.low > 0 if less else d.high < 0)
+        worse = d is not None and replace(d, less=less).verdict == "worse"
         (apart if worse else near).append(arm)
     sure = f"worse beyond the interval: {', '.join(apart)}" if apart else "none is worse beyond its interval"
     alike = f"not told apart from it: {', '.join(near)}" if near else "all others are told apart from it"
