@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "WANDB_QUIET": "3.5",
 }  # fmt: skip
 SETTINGS = {
-    "project": ["a/b", "x" * 300, 3, ["a"], "a%b"], "tags": [["x" * 65], "word", [3], [None], {"a": 1}],
+    "project": ["a/b", "x" * 300, 3, ["a"], "a%b"], "tags": [["x" * 65], "x" * 65, [3], [None]],
     "group": [["a"], {"b": 2}],
 }  # fmt: skip
 

@@ -115,12 +115,12 @@ class Experiment:
 
     def fit(self) -> None:
         """Train to the end, from the checkpoint that `recover` found; summary.json tells how it went."""
-        self._announce()
-        tracking.tell_settings(self.trainer.loggers, self.config)
         checkpoints = Checkpoints.of(self.trainer)
         on_stop(checkpoints.stopping)
         checkpoints.around = handlers()
         try:
+            self._announce()
+            tracking.tell_settings(self.trainer.loggers, self.config)
             self.trainer.fit(self.task, ckpt_path=self.start, weights_only=True)
         except BaseException as error:
             with suppress(OSError):  # which must not take the place of the first error
