@@ -157,8 +157,7 @@ class Quantizer:
         if observing:
             tensors = (key, self.scale, self.seen, rest.key, rest.scale, rest.seen)
             return self._run(seen_and_rounded_twice, (self.format,), x, *tensors)  # type: ignore[no-any-return]
-        tensors = (key, self.scale, rest.key, rest.scale)
-        return self._run(twice_at_scale, (self.format,), x, *tensors)  # type: ignore[no-any-return]
+        return self._run(twice_at_scale, (self.format,), x, key, self.scale, rest.key, rest.scale)
 
     def write(self, x: Tensor) -> None:
         """x.copy_(self(x, True)), by compiled code without a second tensor."""
