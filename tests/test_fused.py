@@ -146,3 +146,17 @@ def test_a_model_with_kernels_can_be_copied_and_pickled() -> None:
         handle.step()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(handle)).model):
         assert torch.equal(twin(x), model(x))
+
+
+def test_a_gradient_that_is_written_in_place_has_a_new_version() -> None:
+    """By code of either kind, as after any other write."""
+    plain, once = (Quantizer(lpt.formats.get("fp134"), 1, True, Mode(kernels=k)) for k in (None, Library(ahead=False)))
+    x = torch.randn(100)
+    for quantizer in (plain, once):
+        quantizer.scale.fill_(2)
+        quantizer.started = True
+        for _ in range(3):
+            written, version = x.clone(), 0
+            quantizer.write(written)
+            assert written._version > version
+    assert torch.equal(written, plain(x, True)) and plain.seen == once.seen

@@ -26,21 +26,6 @@ def seen_and_written(format: Format, x: Tensor, key: Tensor | None, scale: Tenso
     x.copy_(seen_and_rounded(format, x, key, scale, seen))
 
 
-def seen_and_rounded_twice(
-    format: Format, x: Tensor, key: Tensor | None, scale: Tensor, seen: Tensor, rest_key: Tensor | None,
-    rest_scale: Tensor, rest_seen: Tensor,
-) -> Tensor:  # fmt: skip
-    q = seen_and_rounded(format, x, key, scale, seen)
-    return sum_of(q, seen_and_rounded(format, x - q, rest_key, rest_scale, rest_seen))
-
-
-def twice_at_scale(
-    format: Format, x: Tensor, key: Tensor | None, scale: Tensor, rest_key: Tensor | None, rest_scale: Tensor
-) -> Tensor:
-    q = at_scale(format, x, key, scale)
-    return sum_of(q, at_scale(format, x - q, rest_key, rest_scale))
-
-
 def sum_of(q: Tensor, rest: Tensor) -> Tensor:
     """Of a dual value; there is no rest of an infinity, and none that would make one."""
     both = q + rest

@@ -21,10 +21,8 @@ from .passes import (
     rows,
     see,
     seen_and_rounded,
-    seen_and_rounded_twice,
     seen_and_written,
     sum_of,
-    twice_at_scale,
 )
 
 if TYPE_CHECKING:
@@ -113,11 +111,6 @@ class Quantizer:
         key = self.key
         if key is not None and observing:
             key.add_(1)
-        if self.rest is not None and self.started and self.rest.started and not mode.counting and mode.made is None:
-            q = self._both(x, observing, key, self.rest)
-            if mode.duals is not None:
-                mode.duals.append(q)
-            return q
         q = self._rounded(x, observing, key)
         if mode.counting:
             self._count(x, q, self._scale(x))
@@ -148,26 +141,17 @@ class Quantizer:
             return run(seen_and_rounded, (self.format,), x, key, self.scale, self.seen)
         return run(at_scale, (self.format,), x, key, self.scale)
 
-    def _both(self, x: Tensor, observing: bool, key: Tensor | None, rest: Quantizer) -> Tensor:
-        """The sum of the two values of a dual one, in one pass."""
-        if rest.scale.device != x.device or (x.dtype == torch.float64 and rest.seen.dtype != torch.float64):
-            rest.to(x.device, x.dtype)
-        if rest.key is not None and observing:
-            rest.key.add_(1)
-        if observing:
-            tensors = (key, self.scale, self.seen, rest.key, rest.scale, rest.seen)
-            return self._run(seen_and_rounded_twice, (self.format,), x, *tensors)  # type: ignore[no-any-return]
-        return self._run(twice_at_scale, (self.format,), x, key, self.scale, rest.key, rest.scale)
-
     def write(self, x: Tensor) -> None:
         """x.copy_(self(x, True)), by compiled code without a second tensor."""
         x = x.detach()
         if not self._simple(x) or not self.mode.observing or not self.scale.is_cpu or x.dtype != self.seen.dtype:
             x.copy_(self(x, True))
-        elif (code := self._code(seen_and_written, x)) is not None:
+            return
+        if (code := self._code(seen_and_written, x)) is not None:
             code([x.view(-1), self.scale, self.seen])
         else:
             self._run(seen_and_written, (self.format,), x, None, self.scale, self.seen)
+        torch.autograd.graph.increment_version(x)  # compiled code does not
 
     def _simple(self, x: Tensor) -> bool:
         """What is called most: one value at a tracked scale, by a kernel, on plain memory, and nobody is to be told."""
@@ -193,7 +177,7 @@ class Quantizer:
         memory = flat(x)
         if memory is None:
             return step(*constants, x, *rest)
-        if step in (seen_and_rounded, seen_and_rounded_twice) and x.device.type != "cpu":
+        if step is seen_and_rounded and x.device.type != "cpu":
             memory = rows(memory)
         kernel = self._kernels.get(step)
         if kernel is None or kernel.library is not kernels:
