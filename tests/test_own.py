@@ -108,7 +108,7 @@ def conf(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CONF, folder)
     (folder / "format" / "thirds.yaml").write_text(THIRDS)
     (folder / "weights" / "half.yaml").write_text(HALF)
-    for module in ("messages", "named", "run", "evaluation"):
+    for module in ("messages", "named", "run", "evaluation", "trust"):
         monkeypatch.setattr(f"lpt.runs.{module}.CONF", folder)
     return folder
 

@@ -3,7 +3,8 @@
 RUN is the folder of a run (its last checkpoint is taken), RUN/best, or a checkpoint's file.
 Without more, formats and weights are the run's own. `weights=` rounds the run's full-precision masters to nearest;
 statistics=anew then estimates batch-norm statistics from training data. split=test takes the test part, where there is
-one. Results are kept in RUN/evaluations.jsonl.
+one. Results are kept in RUN/evaluations.jsonl. A run of a model or format of one's own names its code, which is called
+only for those who trust that run: trust=[my_package].
 A language model also writes: sample=200 (tokens) [temperature=0.8] [seed=1] [prompt="The "].
 Exit code: 0 done, 2 a mistake in the command.
 """

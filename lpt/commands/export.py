@@ -3,6 +3,7 @@
 Quantized weights are written as packed codes with their scales, everything else as it is, and a model card (.md) beside
 it. What is written is read back and evaluated: it gives the run's own validation metrics, or there is no file.
 `lpt.load_exported(FILE)` makes a plain module of it; `init_from=FILE` starts a training from it.
+A run of a model of one's own names its code: trust=[my_package], if you trust that run.
 Exit code: 0 done, 2 a mistake in the command.
 """
 
@@ -23,14 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(__doc__)
         return 0 if arguments else 2
     from ..runs.exporting import export_run
+    from ..runs.trust import trusted
 
     show_anything()
     try:
         run, *words = arguments
         options = dict(word.partition("=")[::2] for word in words)
-        if options.keys() - {"to"} or "" in options.values():
-            raise UserError(f"{' '.join(words)}: give only to=FILE")
-        file, said = export_run(run, options.get("to"))
+        if options.keys() - {"to", "trust"} or "" in options.values():
+            raise UserError(f"{' '.join(words)}: give only to=FILE and trust=[PACKAGE]")
+        file, said = export_run(run, options.get("to"), trusted(options.get("trust", "")))
     except (UserError, HydraException, OmegaConfBaseException, ModuleNotFoundError) as error:
         print(f"error: {absent(error) or readable(error)}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .plan import Plan, Run
+from .plan import Plan, Run, known
 from .writing import RESULT, write
 
 KEPT = ("summary.json", "config.yaml", "metrics.csv", "ranking.csv")
@@ -47,6 +47,8 @@ def rebuild(folder: Path) -> str:
     """
     entries = _read(folder)
     runs = [_run(cell, folder) for cell in entries["cells"]]
+    if odd := [run.folder for run in runs if not run.folder.resolve().is_relative_to(folder.resolve())]:
+        raise UserError(f"{folder}: {RESULT} names {odd[0]}, which is outside of it")
     kept = entries["plan"]
     plan = Plan.read(entries["name"], entries["size"], only={key: kept[key] for key in ("models", "arms") if kept[key]})
     plan.notes = kept["notes"]
@@ -57,7 +59,8 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         entries: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         assert all(key in entries for key in ("name", "size", "command", "cells", "plan"))
-    except (OSError, ValueError, AssertionError):
+        assert entries["name"] in known()
+    except (OSError, ValueError, AssertionError, TypeError):
         raise UserError(f"{folder}: {RESULT} is missing or not that of a table of scripts/reproduce.py") from None
     return entries
 

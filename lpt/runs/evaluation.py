@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from .experiment import make_quantization, make_task, quiet
 from .folder import replace, stands_for
 from .messages import CONF
 from .named import spell_out
+from .trust import check, trusted
 
 BATCHES = 100  # of training data for batch-norm statistics
 CALIBRATION = 20  # batches of training data from which scales are taken that the run does not have
@@ -42,10 +43,12 @@ class Asked:
     Args:
         split: the part of the data: val, or test.
         statistics: batch-norm statistics: kept, or anew, from `BATCHES` batches of training data.
+        trust: packages of which the run's configuration may call something.
     """
 
     split: str = "val"
     statistics: str = "kept"
+    trust: tuple[str, ...] = ()
 
     @classmethod
     def among(cls, arguments: list[str]) -> tuple[Asked, list[str]]:
@@ -55,13 +58,14 @@ class Asked:
             UserError: a value that there is not.
         """
         given = dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in CHOICES and "=" in a)
+        trust = tuple(trusted(given.pop("trust", "")))
         for key, value in given.items():
             if value not in CHOICES[key]:
                 raise UserError(f"{key}={value!r} is not one of {', '.join(CHOICES[key])}")
-        return cls(**given), [a for a in arguments if a.partition("=")[0] not in CHOICES]
+        return cls(**given, trust=trust), [a for a in arguments if a.partition("=")[0] not in CHOICES]
 
 
-CHOICES = {"split": ("val", "test"), "statistics": ("kept", "anew")}
+CHOICES: dict[str, tuple[str, ...]] = {"split": ("val", "test"), "statistics": ("kept", "anew"), "trust": ()}
 
 
 def prepared(run: str, overrides: list[str], asked: Asked) -> Task:
@@ -84,7 +88,7 @@ def prepared(run: str, overrides: list[str], asked: Asked) -> Task:
     file = saved.find(run)
     print(f"weights of {file}", file=sys.stderr)
     state = saved.read(file)
-    cfg = overridden(stored(file, state), overrides)
+    cfg = overridden(stored(file, state, asked.trust), overrides)
     seed_everything(whole("seed", cfg.seed))
     task = make_task(cfg, build("trainer", cfg.trainer))
     other_weights = any(override.startswith("weights") for override in overrides)
@@ -133,7 +137,12 @@ def keep(run: str, asked: Asked, overrides: list[str], figures: dict[str, float]
     """
     checkpoint = saved.find(run)
     file = checkpoint.resolve().parents[1] / "evaluations.jsonl"
-    question = {"checkpoint": checkpoint.name, **asdict(asked), "overrides": " ".join(sorted(overrides))}
+    question = {
+        "checkpoint": checkpoint.name,
+        "split": asked.split,
+        "statistics": asked.statistics,
+        "overrides": " ".join(sorted(overrides)),
+    }
     try:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         kept = [line for line in lines if not question.items() <= json.loads(line).items()]
@@ -145,19 +154,22 @@ def keep(run: str, asked: Asked, overrides: list[str], figures: dict[str, float]
     return file
 
 
-def stored(file: Path, state: Mapping[str, Any]) -> DictConfig:
-    """The configuration of the run that wrote the checkpoint `file`, which holds `state`.
+def stored(file: Path, state: Mapping[str, Any], trust: Sequence[str] = ()) -> DictConfig:
+    """The configuration of the run that wrote the checkpoint `file`, which holds `state`; harmless (`trust.check`).
 
     It is that of config.yaml. If that is gone or cannot be read, the checkpoint's own is taken, and it is said, as it
     is if config.yaml is not the run's any more.
 
+    Args:
+        trust: packages of which it may call something.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it asks to call what is not trusted.
     """
     path = file.resolve().parents[1] / "config.yaml"
     entry = state.get(SEALED, {})
     try:
-        cfg = OmegaConf.load(path)
+        cfg: Any = OmegaConf.load(path)
         whole = isinstance(cfg, DictConfig) and "model" in cfg and "data" in cfg
     except (OSError, ValueError, YAMLError):
         whole = False
@@ -169,7 +181,8 @@ def stored(file: Path, state: Mapping[str, Any]) -> DictConfig:
     if not whole:
         print(f"{path} is gone or damaged: the configuration is that in {file.name}", file=sys.stderr)
         cfg = OmegaConf.create(entry["config"])
-    elif entry.get("run") and not stands_for(cfg, entry["run"]):
+    check(cfg, path if whole else file, trust)
+    if whole and entry.get("run") and not stands_for(cfg, entry["run"]):
         print(f"{path} was edited since the run, and is taken as it is now", file=sys.stderr)
     assert isinstance(cfg, DictConfig)
     if cfg.model.get("pretrained"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,12 @@ ABOUT = (
 )
 
 
-def export_run(run: str, to: str | None = None) -> tuple[Path, dict[str, Any]]:
+def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
     """Write the network of a run as a safetensors file, with its card (.md) beside it.
 
     Args:
         run: a run's folder (its best checkpoint), or a checkpoint in it.
+        trust: packages of which the run's configuration may call something.
         to: the file; by default model.safetensors in the run's folder.
 
     Returns:
@@ -58,7 +60,7 @@ def export_run(run: str, to: str | None = None) -> tuple[Path, dict[str, Any]]:
     folder = checkpoint.resolve().parents[1]
     file = place(to, "to") if to else folder / "model.safetensors"
     state = saved.read(checkpoint)
-    cfg = stored(checkpoint, state)
+    cfg = stored(checkpoint, state, trust)
     task = make_task(cfg, build("trainer", cfg.trainer))
     handles = _as_trained(task, cfg, state, checkpoint)
     own = task.measured("val")

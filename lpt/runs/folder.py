@@ -24,7 +24,7 @@ from .files import replace
 from .named import spelt_out
 
 # What may differ between two commands that mean the same run.
-NOT_THE_RUN = ("resume", "logger", "progress", "paths", "checks")
+NOT_THE_RUN = ("resume", "logger", "progress", "paths", "checks", "trust")
 NOT_THE_DATA = ("download", "cache")
 ANOTHER = (
     "  seed=N        (or any other setting) makes a run of its own, in a folder of its own\n"

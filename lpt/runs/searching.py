@@ -35,7 +35,7 @@ from .trained import trained
 
 # The keys of conf/search.yaml that a training does not have.
 OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers",
-       "cost", "accumulator", "library")  # fmt: skip
+       "cost", "accumulator", "library", "trust")  # fmt: skip
 
 
 class SearchFolder(RunFolder):

@@ -26,7 +26,7 @@ from .terminal import say
 from .trained import trained
 
 # The keys of conf/synthesize.yaml that a training does not have.
-OWN = ("formats", "accumulator", "ways", "fpga", "library", "tensors", "checkpoint", "batch_size")
+OWN = ("formats", "accumulator", "ways", "fpga", "library", "tensors", "checkpoint", "batch_size", "trust")
 LISTS = {"formats": "fp134", "accumulator": "exact", "ways": "1"}  # with an example of each
 TIE = 0.02  # areas closer than this are not told apart: so much does the way a unit is written matter
 
@@ -82,7 +82,7 @@ def synthesize(cfg: DictConfig, choices: dict[str, str]) -> str:
     text = "\n".join(f"## {table.title}\n\n{markdown(table)}" for table in tables) + "\n"
     text += "".join(f"- {note}\n" for note in notes)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    decides = {name: config[name] for name in OWN} | {"tool": workshop.tool, "tensors": key}
+    decides = {name: config[name] for name in OWN if name != "trust"} | {"tool": workshop.tool, "tensors": key}
     decides["library"] = workshop.library.hash  # (wherever the file lies)
     stem = folder / f"table-{hashlib.sha256(repr(decides).encode()).hexdigest()[:8]}"
     for index, table in enumerate(tables, 1):

@@ -18,6 +18,7 @@ from .experiment import Experiment, make_task
 from .folder import RunFolder
 from .run import train
 from .training import Training
+from .trust import trusted
 
 
 def trained(cfg: DictConfig, choices: dict[str, str], own: Sequence[str]) -> tuple[Task, Path, dict[str, str]]:
@@ -66,7 +67,7 @@ def _as_in_its_run(cfg: DictConfig, file: Path, state: Mapping[str, Any]) -> dic
     from hydra.core.hydra_config import HydraConfig
 
     given = [o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task]
-    run = stored(file, state)
+    run = stored(file, state, trusted(cfg.get("trust") or ()))
     with open_dict(cfg):
         for group in ("model", "data", "task"):
             if group not in given:
