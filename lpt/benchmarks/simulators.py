@@ -38,7 +38,7 @@ def places(step: Step) -> list[nn.Module]:
     """The modules of a step's model behind which lpt puts its Edges."""
     model: Any = step.model
     flow = attach_(model)
-    step()  # the first pass shows which products are last
+    step.loss()  # the first pass shows which products are last
     names = [name for name, edge in flow.edges.items() if name != INPUT and edge.quantizers()]
     flow.remove()
     return [model.get_submodule(name) for name in names]
