@@ -293,8 +293,8 @@ def test_the_width_goes_down_in_stairs():
 
 def test_a_width_on_the_stairs_in_compiled_training(tmp_path):
     """More widths than torch.compile takes of one function."""
-    more = ["model.width=8", "data.train_limit=160", "trainer.max_steps=5", "indicators=flips", "compile=rounding",
-            "format=fp32", "+indicators.width._target_=lpt.callbacks.width.Width", "+indicators.width.stairs=5",
+    more = ["model.width=8", "data.train_limit=160", "trainer.max_steps=4", "indicators=flips", "compile=rounding",
+            "format=fp32", "+indicators.width._target_=lpt.callbacks.width.Width", "+indicators.width.stairs=3",
             f"paths.outputs={tmp_path}", "logger.mode=disabled", "progress=false"]  # fmt: skip
     done = subprocess.run([sys.executable, str(ROOT / "train.py"), *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
