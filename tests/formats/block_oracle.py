@@ -115,12 +115,13 @@ def block_scale(amax: Fraction, factor: Fraction, element: Element, floats: Grid
 def two_level(
     block: Sequence[Number], element: Element, b: Fraction, factor: Fraction, how: str = "nearest"
 ) -> list[Fraction | None]:
-    """q * b / G, where q is x * min(1 / (b * (1 / G)), largest) on the grid."""
+    """q * b / G, where q is x * min(1 / (b * (1 / G)), largest) on the grid. The levels of a Table may have so many
+    bits that q * b has to be rounded; those of small floats and integers have not."""
     decode = fl32(b * fl32(1 / factor))
     encode = LARGEST if decode == 0 else fl32(1 / decode)
     scaled = [fl32(x * encode) if isinstance(x, Fraction) else None for x in block]
     levels = [rounded(x, element.grid, how, y) for x, y in zip(block, scaled, strict=True)]
-    return [None if q is None else fl32(q * b / factor) for q in levels]
+    return [None if q is None else fl32(fl32(q * b) / factor) for q in levels]
 
 
 # -- where blocks lie --------------------------------------------------------------------------------------------

@@ -187,6 +187,15 @@ def test_any_blocks_of_anything(data: st.DataObject) -> None:
     assert_same(fmt.decode(codes, scales, dim), fmt.round(x, dim), x, f"codes of {fmt.name}")
 
 
+@pytest.mark.parametrize("scale", FLOATS)
+@pytest.mark.parametrize("how", HOWS)
+def test_levels_of_many_bits_under_a_small_float(scale: str, how: str) -> None:
+    """q * b is rounded before it is divided by G: levels of a table have all the bits of a float32."""
+    fmt = Blocks(Table("table", ODD_TABLE), 2, scale)
+    for x in ([-0.02619716338813305, -148878512.0], [193377216.0, 448.0], [-91713.34375, 1.0], [1.0, 2.0**-149]):
+        assert_same(getattr(fmt, HOWS[how])(torch.tensor(x)), expected(torch.tensor(x), fmt, -1, how), None, f"{x}")
+
+
 @pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "ocp_e4m3/8/fp32", "bm8_a"])
 def test_scales_that_are_given(name: str) -> None:
     """The grid of another tensor of the shape, and its own."""
