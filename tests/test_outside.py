@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lpt
+from lpt.dataflow.audit_products import ProductsAudit
 from lpt.weights import hysteresis
 from lpt.weights.parameters import channel_dim, quantizable
 
@@ -547,3 +548,22 @@ def test_a_step_that_puts_a_tensor_of_its_own_into_the_parameter() -> None:
     assert torch.equal(weights.masters["weight"], wanted)
     assert torch.equal(net.weight, lpt.weights.nearest(wanted, "int4", weights.scales["weight"]))
     assert channel_dim(net, "weight") is None
+
+
+def test_short_names_are_known() -> None:
+    """Names such as M.p, which are shorter than what the tracker of modules calls everything."""
+
+    class M(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p, self.head = nn.Conv2d(1, 8, 2, 2), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.p(x).mean((2, 3)))
+
+    handle = lpt.attach_products_(M(), lpt.Products(x="mxfp4", w="mxfp4"))
+    x = torch.randn(2, 1, 4, 4)
+    assert handle.report(x) == handle.report()
+    with ProductsAudit(handle) as audit:
+        handle.model(x).sum().backward()
+    assert {operand.module for operand in audit.operands} == {"p", "head"} and not audit.off_grid()

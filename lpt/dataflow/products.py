@@ -35,7 +35,8 @@ def module_running(tracker: ModuleTracker, ran: dict[int, str], backward: bool) 
     if backward:
         node = torch._C._current_autograd_node()
         return ran.get(node._sequence_nr(), "?") if node is not None else "?"
-    name = max(tracker.parents, key=len).partition(".")[2]  # the names begin with the root's class
+    # Names begin with the root's class; "Global" is always there, and longer than "Net.a".
+    name = max(tracker.parents - {"Global"}, key=len, default="").partition(".")[2]
     ran[torch.autograd._get_sequence_nr() - 1] = name
     return name
 
