@@ -47,7 +47,7 @@ __all__ = [
 _FROM = dict.fromkeys(("DataFlow", "Flow", "Products", "Slot", "attach_", "attach_products_"), "dataflow")
 _FROM |= dict.fromkeys(("QuantizedWeights", "attach_weights_"), "weights")
 _FROM |= dict.fromkeys(("export", "load_exported"), "exchange")
-_MODULES = {name: name for name in ("formats", "indicators", "models", "search", "weights")}
+_MODULES = {name: name for name in ("dataflow", "formats", "indicators", "models", "search", "weights")}
 _MODULES |= {"ops": "dataflow.ops", "loggers": "callbacks.loggers", "training": "runs.training"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_a_run_tells_its_coverage(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert (
         "coverage: 100.0 % of the multiplications have both operands on the grids of A, E, W" in capfd.readouterr().err
     )
-    assert summary(tmp_path / "a")["coverage"] == 1 and summary(tmp_path / "a")["coverage_missing"] == []
+    assert summary(tmp_path / "a")["coverage"] == 1 and summary(tmp_path / "a")["coverage_missing"] == ""
     assert train(tmp_path / "b", *few, "weights.skip=[conv.weight]") == 0
     assert "conv.weight, not quantized" in capfd.readouterr().err and summary(tmp_path / "b")["coverage"] < 1
     assert train(tmp_path / "c", *few, "format=fp32", "weights=mxfp4", "products=mxfp4") == 0
@@ -172,3 +173,23 @@ def test_a_skipped_step_and_two_optimizers_are_no_mistake() -> None:
             optimizer.zero_grad()
     flow.remove()
     optimizers[0].step()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("mxfp8", r"100\.0 % of the multiplications have both operands on the grids of products$"),
+        ("tetrajet", r"grids of products\n  not so: conv \(left out\), fc \(left out\)\.$"),
+        ("swalp", r"100\.0 % .* on the grids of W, products$"),
+        ("fp8_seb", r"100\.0 % .* on the grids of A, E, W$"),
+    ],
+)
+def test_full_precision_is_no_grid_where_products_are_rounded(
+    recipe: str, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = ("trainer.max_steps=1", "trainer.batch_size=32", "data.train_limit=32", "indicators=none")
+    assert train(tmp_path, f"recipe={recipe}", *few) == 0
+    told, summarized = capfd.readouterr().err, summary(tmp_path)
+    [line] = re.findall(r"^coverage: .*(?:\n  not so: .*)?", told, re.M)
+    assert re.search(said, line), line
+    assert ("left out" in str(summarized["coverage_missing"])) == ("left out" in line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ CURE = (
     "them as lpt.ops (docs/own.md)"
 )
 HIDDEN = "Kernels hide their products: take modules that spell them out (docs/own.md)"
+LEFT_OUT, UNQUANTIZED = CHOSEN = (" (left out)", ", not quantized")  # by what the user chose
 SHOWN = 4  # modules that are named
 
 
@@ -34,7 +35,7 @@ class Coverage:
 
     Attributes:
         share: of the multiplications, forward and backward, those whose two operands lie on their grids, 0 to 1.
-        kinds: what is rounded, of "A", "E" and "W".
+        kinds: what is rounded, of "A", "E" and "W"; and "products", if they round their operands.
         missing: what is not, "products in blocks.*.attn", the largest first; what hides its products comes last.
         hidden: whether something does, so that `share` is of what can be seen.
         failed: why the backward products were not seen; "" if they were.
@@ -49,7 +50,7 @@ class Coverage:
     def __str__(self) -> str:
         if not self.kinds:
             return "coverage: nothing is rounded"
-        full = [kind for kind in "AEW" if kind not in self.kinds]
+        full = [kind for kind in "AEW" if kind not in (*self.kinds, *("AEW" if "products" in self.kinds else ""))]
         text = f"coverage: {100 * self.share:.1f} % of the multiplications have both operands on the grids of "
         text += f"{', '.join(self.kinds)}" + (f" ({', '.join(full)} in full precision)" if full else "")
         if self.failed:
@@ -57,7 +58,9 @@ class Coverage:
         if not self.missing:
             return text
         more = f" and {len(self.missing) - SHOWN} more" if len(self.missing) > SHOWN else ""
-        return f"{text}\n  not so: {', '.join(self.missing[:SHOWN])}{more}. {HIDDEN if self.hidden else CURE}"
+        chosen = all(name.endswith(CHOSEN) for name in self.missing)
+        cure = HIDDEN if self.hidden else "" if chosen else CURE
+        return f"{text}\n  not so: {', '.join(self.missing[:SHOWN])}{more}. {cure}".rstrip()
 
 
 def audited(flow: Flow, forward: Callable[[], Any], weights: QuantizedWeights | None = None) -> tuple[Audit, str]:
@@ -109,38 +112,48 @@ def coverage(
 ) -> Coverage:
     """How much of `forward()` and of its way back is done on grids: those of `flow` and `weights`, or of `products`.
 
-    A weight in full precision counts as covered only if `weights` is None or fp32 throughout.
+    A weight in full precision counts as covered only if `weights` is None or fp32 throughout. Where some products are
+    rounded, the others have to lie on grids of `flow` and `weights`, and full precision is none.
     """
     audit, failed = audited(flow, forward, weights)
-    rounding = set() if products is None else _rounding(products, forward)
     asked = {
         kind: any(f.name != "fp32" for f in formats) for kind, formats in (("A", audit.activation), ("E", audit.error))
     }
     asked["W"] = weights is not None and weights.scheme.format.name != "fp32"
-    kinds = tuple(kind for kind, wanted in asked.items() if wanted or (products is not None and products.rounding))
+    kinds = tuple(kind for kind, wanted in asked.items() if wanted)
+    rounds = products is not None and bool(products.rounding)
+    rounding = _rounding(products, forward, asked["W"]) if products is not None and rounds else set()
     total = covered = 0
     lost: dict[str, int] = {}
     for operands in audit.products().values():
         total += operands[0].macs
-        bad = [o for o in operands if not o.grid]
+        bad = [o for o in operands if not o.grid or (rounds and not _asked(o, asked))]
         if (operands[0].module, operands[0].backward) in rounding or not bad:
             covered += operands[0].macs
         else:
-            for name in {_name(o) for o in bad}:
+            for name in {_name(o, {} if products is None else products.left_out) for o in bad}:
                 lost[name] = lost.get(name, 0) + operands[0].macs
     hidden = any(o.position == "hidden" or (not o.grid and o.module in flow.left_out) for o in audit.operands)
     share = covered / total if total else 0.0
+    kinds = (*kinds, "products") if rounds else kinds
     return Coverage(share, kinds, tuple(sorted(lost, key=lambda name: -lost[name])), hidden, failed)
 
 
-def _name(o: Operand) -> str:
+def _asked(o: Operand, asked: Mapping[str, bool]) -> bool:
+    """Whether a grid other than full precision was asked for: of W, of A, or, where both may stand, of A and E."""
+    return asked["W"] if o.parameter else asked["A"] and (asked["E"] or not o.backward)
+
+
+def _name(o: Operand, left_out: Mapping[str, str]) -> str:
     """For people, alike for blocks that differ in their numbers."""
-    where = re.sub(r"\d+", "*", o.parameter or o.module)
-    return f"{where}, not quantized" if o.parameter else f"products in {where or 'the model itself'}"
+    where = re.sub(r"\d+", "*", o.module if o.module in left_out else o.parameter or o.module)
+    if o.module in left_out:
+        return f"{where}{LEFT_OUT}"
+    return f"{where}{UNQUANTIZED}" if o.parameter else f"products in {where or 'the model itself'}"
 
 
-def _rounding(products: Multiplied, forward: Callable[[], Any]) -> set[tuple[str, bool]]:
-    """Modules, and whether it is their backward pass, all of whose operands `products` rounds."""
+def _rounding(products: Multiplied, forward: Callable[[], Any], weights: bool) -> set[tuple[str, bool]]:
+    """Modules, and whether it is their backward pass, all of whose operands `products` rounds, or `weights` has."""
     with torch.enable_grad(), products.probe(), ProductsAudit(products) as audit:
         with _views(products.model) as inputs:
             out = forward()
@@ -148,5 +161,7 @@ def _rounding(products: Multiplied, forward: Callable[[], Any]) -> set[tuple[str
     found: dict[tuple[str, bool], bool] = {}
     for o in audit.operands:
         place = (o.module, o.slot not in ("x", "w"))
-        found[place] = found.get(place, True) and o.on_grid and o.format != "fp32"
+        found[place] = (
+            found.get(place, True) and o.on_grid and (o.format != "fp32" or (weights and o.slot in ("w", "dgrad_w")))
+        )
     return {place for place, whole in found.items() if whole}

@@ -163,7 +163,7 @@ class Experiment:
         print(f"{data.name}: {data.source}; {len(data.train)} + {len(data.val)} {unit}", file=sys.stderr)
         print(f"{self.names['model']}: {size:,} parameters; {self.task.total_steps} steps", file=sys.stderr)
         found = covered.of_run(self.task, self.quantization)
-        self.folder.write_summary(coverage=round(found.share, 6), coverage_missing=list(found.missing))
+        self.folder.write_summary(coverage=round(found.share, 6), coverage_missing="; ".join(found.missing))
         print(found, file=sys.stderr)
         print(f"{self.folder.path}/", file=sys.stderr, flush=True)
 

@@ -116,7 +116,7 @@ def _measure(
 
     found = covered.of_search(task)
     print(found, file=sys.stderr, flush=True)
-    folder.write_summary(coverage=round(found.share, 6), coverage_missing=list(found.missing))
+    folder.write_summary(coverage=round(found.share, 6), coverage_missing="; ".join(found.missing))
 
     def loss(model: Any, batch: list[Any]) -> Any:
         return task.loss(batch[0])[0]

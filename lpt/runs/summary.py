@@ -46,9 +46,10 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
         value = summary.get(name)
         return "-" if value is None else format(value * times, form)
 
+    groups = [f"{group} {summary[group]}, " for group in ("products", "remedy", "recipe") if summary.get(group)]
     rows = [
         ("run", f"{summary.get('model')} on {summary.get('data')}, format {summary.get('format')}, "
-                f"weights {summary.get('weights')}, seed {summary.get('seed')}"),
+                f"weights {summary.get('weights')}, {''.join(groups)}seed {summary.get('seed')}"),
         ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
         ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
         ("top-5 accuracy", f"{number('val/accuracy_top5', '.2%')} (validation)"),
