@@ -14,7 +14,9 @@ from ..errors import UserError
 from .runs import FREE, NOT_THE_DATA, Result, flat, read
 
 # What summary.json calls the choice of a group of settings.
-CHOICES = ("model", "data", "format", "products", "weights")
+CHOICES = ("recipe", "model", "data", "format", "products", "weights")
+# What a recipe chooses; what a run without one is called by, where others have one.
+OF_RECIPE = ("format", "products", "weights")
 ABSENT = "none"
 
 
@@ -107,8 +109,11 @@ def _labels(groups: Sequence[Group]) -> list[dict[str, str]]:
     keys = dict.fromkeys(key for group in groups for key in group.settings)
     odd = [key for key in keys if len({repr(group.settings.get(key)) for group in groups}) > 1]
     columns: dict[str, list[str]] = {}
-    for part in dict.fromkeys(key.split(".")[0] for key in odd):
-        own = [key for key in odd if key.split(".")[0] == part]
+    if any("recipe" in group.results[0].summary for group in groups) and len(set(names := _recipes(groups))) > 1:
+        columns["recipe"] = names
+        odd = [k for k in odd if not (_part(k) in OF_RECIPE and _follows(names, [g.settings.get(k) for g in groups]))]
+    for part in dict.fromkeys(_part(key) for key in odd):
+        own = [key for key in odd if _part(key) == part]
         chosen = [_choice(part, group) for group in groups]
         if several := len(set(chosen)) > 1:
             columns[part] = chosen
@@ -120,6 +125,17 @@ def _labels(groups: Sequence[Group]) -> list[dict[str, str]]:
         columns = {part: [_choice(part, group) for group in groups] for part in ("model", "format", "weights")}
     order = [*(part for part in CHOICES if part in columns), *(key for key in columns if key not in CHOICES)]
     return [{key: columns[key][i] for key in order} for i in range(len(groups))]
+
+
+def _part(key: str) -> str:
+    return key.split(".")[0]
+
+
+def _recipes(groups: Sequence[Group]) -> list[str]:
+    """The recipe of each group; of one without, its format, products, weights and remedy: "fp32", "fp134+log4"."""
+    every = [group.results[0].summary for group in groups]
+    parts = [dict.fromkeys(str(s[key]) for key in (*OF_RECIPE, "remedy") if s.get(key)) for s in every]
+    return [str(s.get("recipe") or "+".join(own) or ABSENT) for s, own in zip(every, parts, strict=True)]
 
 
 def _choice(part: str, group: Group) -> str:
