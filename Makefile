@@ -1,6 +1,7 @@
 # make train   install into .venv (once), then train the main job on digits; typed again, it prints the finished run
 # make test    install the test tools (once), then run every test; it lists those that it skips, and why
 # make lint    ruff and mypy on the project's files; yours beside them are left alone
+# make docs    install mkdocs (once), then build the site of documentation: site/index.html; ARGS=serve shows it
 #
 # ARGS="..." is passed on: make train ARGS="weights=log4 seed=1", make test ARGS="-k resume"
 
@@ -12,7 +13,7 @@ RUN := $(VENV)/bin/python
 # A test process each core, eight at the most; each computes with one thread.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 
-.PHONY: train test lint
+.PHONY: train test lint docs
 
 train: $(VENV)/.installed
 	@$(RUN) train.py resume=true $(ARGS)
@@ -22,6 +23,9 @@ test: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	@$(RUN) -m ruff check $(SOURCES) && $(RUN) -m mypy
+
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs $(or $(ARGS),build --strict)
 
 $(RUN):
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later was found. Install one, or name it: make PYTHON=/path/to/python"; exit 1; }
@@ -37,3 +41,8 @@ $(VENV)/.installed-test: pyproject.toml | $(RUN)
 	@echo "Installing lpt and its test tools into $(VENV); the first time this takes some minutes"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(RUN)
+	@echo "Installing lpt and mkdocs into $(VENV); the first time this takes some minutes"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@

@@ -6,11 +6,13 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +43,28 @@ def main(*arguments: str) -> int:
         return int(stop.code or 0)
     finally:
         sys.argv = before
+
+
+def search(*arguments: str) -> int:
+    """`python scripts/search_formats.py ...`, in this process."""
+    from lpt.runs.run import main
+    from lpt.runs.searching import rank
+
+    before, sys.argv = sys.argv, [str(ROOT / "scripts" / "search_formats.py"), *arguments]
+    try:
+        return main("search", rank)
+    finally:
+        sys.argv = before
+
+
+def own_conf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ in `folder`, which the commands take for conf/ until the test is over."""
+    from lpt.runs.messages import CONF
+
+    shutil.copytree(CONF, folder / "conf")
+    for module in ("messages", "named", "run", "evaluation", "trust"):
+        monkeypatch.setattr(f"lpt.runs.{module}.CONF", folder / "conf")
+    return folder / "conf"
 
 
 def run_folder(folder: Path) -> Path:

@@ -1,19 +1,16 @@
-"""Code of one's own in a run: told when it changes, found by name, and what docs/own.md shows works."""
+"""Code of one's own in a run: told when it changes, and found by name."""
 
 from __future__ import annotations
 
-import re
 import runpy
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import ROOT, TINY, checkpoint, main, run_folder, summary, train
+from running import ROOT, checkpoint, own_conf, run_folder, search, summary, train
 
 from lpt.runs.code import changed, own_code
-from lpt.runs.messages import CONF
 
 SCHEME = """
 import lpt
@@ -41,18 +38,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     for name in [name for name in sys.modules if name.startswith("own_")]:
         del sys.modules[name]
-
-
-def search(*arguments: str) -> int:
-    """`python scripts/search_formats.py ...`, in this process."""
-    from lpt.runs.run import main
-    from lpt.runs.searching import rank
-
-    before, sys.argv = sys.argv, [str(ROOT / "scripts" / "search_formats.py"), *arguments]
-    try:
-        return main("search", rank)
-    finally:
-        sys.argv = before
 
 
 def forget() -> None:
@@ -104,12 +89,9 @@ HALF = "scheme:\n  _target_: own_scheme.Half\n  format: ${weights.format}\nforma
 @pytest.fixture
 def conf(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of conf/ with a format and a scheme of one's own, which the commands take for conf/."""
-    folder = tmp_path / "conf"
-    shutil.copytree(CONF, folder)
+    folder = own_conf(tmp_path, monkeypatch)
     (folder / "format" / "thirds.yaml").write_text(THIRDS)
     (folder / "weights" / "half.yaml").write_text(HALF)
-    for module in ("messages", "named", "run", "evaluation", "trust"):
-        monkeypatch.setattr(f"lpt.runs.{module}.CONF", folder)
     return folder
 
 
@@ -146,49 +128,3 @@ def test_a_search_ranks_a_format_of_ones_own(conf: Path, tmp_path: Path, capfd: 
     assert "thirds" in capfd.readouterr().out
     assert search(f"paths.outputs={out}", *few, "formats=[thirds,no_such]") == 2
     assert "no_such" in capfd.readouterr().err
-
-
-OWN = (ROOT / "docs" / "own.md").read_text()
-BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", OWN, re.DOTALL)
-FILES = {block.splitlines()[0].removeprefix("# "): block for block in BLOCKS if re.match(r"# [\w/]+\.\w+\n", block)}
-COMMANDS = [line.split()[2:] for line in OWN.splitlines() if line.startswith("    python train.py")]
-
-
-@pytest.fixture
-def shown(conf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the files of docs/own.md, its conf/ the one that commands take."""
-    for name, text in FILES.items():
-        file = conf.parent / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text)
-    monkeypatch.syspath_prepend(str(conf.parent))
-    yield conf.parent
-    for name in [name for name in sys.modules if name.partition(".")[0] == "own"]:
-        del sys.modules[name]
-
-
-def test_what_the_page_shows_is_there() -> None:
-    assert len(FILES) == 9 and len(COMMANDS) == 6 and len(BLOCKS) == 11
-
-
-@pytest.mark.parametrize("number", range(6))
-def test_the_pages_commands_run(number: int, shown: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    tiny = [word for word in TINY if number < 4 or word != "model.width=8"]
-    if number == 5:
-        tiny = [word for word in TINY if "train_limit" not in word]
-    assert main(*tiny, f"paths.outputs={tmp_path / 'out'}", "trainer.max_steps=3", *COMMANDS[number]) == 0
-    assert "coverage: 100.0 %" in capfd.readouterr().err
-    assert "_target_" not in run_folder(tmp_path / "out").name
-
-
-def test_the_pages_family_of_formats_trains_compiled_and_packed(shown: Path, tmp_path: Path) -> None:
-    assert train(tmp_path / "out", "format=steps8", "trainer.max_steps=3", "memory=packed") == 0
-    assert summary(tmp_path / "out")["format"] == "steps8" and summary(tmp_path / "out")["coverage"] == 1
-
-
-def test_the_pages_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in BLOCKS:
-        if block not in FILES.values():
-            exec(block, names)
