@@ -177,3 +177,22 @@ def test_a_job_s_score_comes_back_from_other_processes():
     back = pickle.loads(pickle.dumps(one))
     assert isinstance(back, Score) and (back, back.folder) == (0.75, Path("outputs/x"))
     assert math.isnan(score({"folder": "f"})) and score("ranking") == 0
+
+
+def test_recipes_are_compared_by_their_names(tmp_path, capsys):
+    """All that a recipe sets is in the configurations; what the user changed beside it is still told."""
+    for name, recipe, changes in (
+        ("a", "one", {"products": {"x": "int4", "w": "int4"}, "optimizer__lr": 0.1}),
+        ("b", "two", {"products": {"w": "int8", "e": "int8"}, "optimizer__lr": 0.2}),
+        ("c", None, {"products": {}, "optimizer__lr": 0.1}),
+    ):
+        for seed in (0, 1):
+            folder = run(tmp_path / f"{name}{seed}", seed, 0.5, weights="fp32", **changes)
+            file = folder / "summary.json"
+            names = {"format": "fp32", **({"recipe": recipe} if recipe else {})}
+            file.write_text(json.dumps(json.loads(file.read_text()) | names))
+    assert compare([str(tmp_path), "by=recipe", "lr=0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "Validation accuracy by recipe\n" in out and "difference to fp32 [95 %]" in out and "products" not in out
+    assert compare([str(tmp_path)]) == 0
+    assert "by recipe, optimizer.lr" in capsys.readouterr().out

@@ -61,11 +61,8 @@ def test_the_python_blocks_run(capsys):
         exec(block, names)
     printed = capsys.readouterr().out
     assert "100.0 % of the forward multiply-accumulates" in printed and "0.25" in printed
-    # the second block's scheme trains
-    nn.functional.cross_entropy(model(x), y).backward()
-    optimizer.step()
-    int4, weights = lpt.formats.get("int4"), names["weights"]
-    assert all(torch.equal(int4.round(p, weights.scales[n]), p) for n, p in weights.params.items())
+    log4, weights = lpt.formats.get("log4"), names["weights"]  # the loop's weights are on their grid
+    assert all(torch.equal(log4.round(p, weights.scales[n]), p) for n, p in weights.params.items())
 
 
 ROWS = re.findall(r"^\| `(\w+)` \| ([^|]*) \| (\d+) \| ([\d.]+) \| 2\^-(\d+) \|", README, re.MULTILINE)

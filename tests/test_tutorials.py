@@ -56,7 +56,14 @@ def trained(words: list[str]) -> int:
 
 def ranked(words: list[str]) -> int:
     few = ("model.width=8", "data.train_limit=64", "trainer.accelerator=cpu", "logger.mode=disabled", "progress=false")
-    return search(*(word.replace("family8", "fp134") for word in words), *few, STEPS, "batches=2", "layers=0", "paths.outputs=outputs")
+    return search(
+        *(word.replace("family8", "fp134") for word in words),
+        *few,
+        STEPS,
+        "batches=2",
+        "layers=0",
+        "paths.outputs=outputs",
+    )
 
 
 def script(name: str) -> Callable[[list[str]], Any]:
@@ -73,10 +80,10 @@ def compared(words: list[str]) -> int:
 
 
 def reproduced(words: list[str]) -> int:
-    from lpt.reproductions.command import Asked, main
+    from lpt.reproductions.command import Asked
 
     if words == ["report"]:
-        return main(words)
+        return script("reproduce.py")(words)
     assert Asked(words[1:]).runs(Asked(words[1:]).plan(words[0]))  # planned, with the settings of each
     return 0
 
