@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from running import ROOT, TINY, checkpoint, differences, metrics, summary
 
+Process = subprocess.CompletedProcess[str]
 TWO = (
     "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.batch_size=8",
     "trainer.accumulate_grad_batches=2", "format.rounding=stochastic", "weights=log4_sr", "weights.momentum=fp169",
@@ -18,8 +19,8 @@ TWO = (
 )  # fmt: skip
 
 
-def launch(folder: Path, *overrides: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, *TWO, f"paths.outputs={folder}", *overrides]
+def launch(folder: Path, *overrides: str, base: tuple[str, ...] = TWO, **env: str) -> Process:
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *base, f"paths.outputs={folder}", *overrides]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), "LPT_DUMP": str(folder), **env}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
 
@@ -46,3 +47,19 @@ def test_two_ranks_agree_and_resume(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert differences(checkpoint(whole), checkpoint(killed)) == []
     assert differences(metrics(whole), metrics(killed)) == []
+
+
+def test_two_ranks_are_one_with_the_batch_of_both(tmp_path: Path) -> None:
+    """Batch-norm statistics, first scales, moved scales and G are of all ranks' batches."""
+    same = (
+        "+trainer.sync_batchnorm=true", "data.crop_padding=0", "trainer.max_steps=4", "indicators=none",
+        "+indicators.dump._target_=spies.Dump",
+    )  # fmt: skip
+    held = []
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        result = launch(folder, *same, f"trainer.devices={ranks}", f"trainer.batch_size={16 // ranks}", base=())
+        assert result.returncode == 0, result.stderr
+        held.append(torch.load(folder / "rank0.pt", weights_only=True)["weights"]["quantized"])
+    equal = [(a == held[1][name]).float().mean() for name, a in held[0].items()]
+    assert all(share > 0.999 for share in equal), equal

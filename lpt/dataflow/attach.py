@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..weights.sharded import refuse_sharded
 from .edge import Edge
 from .flow import HANDLE, Flow
 from .spec import DataFlow
@@ -34,7 +35,8 @@ def attach_(model: nn.Module, flow: DataFlow | None = None) -> Handle:
         flow: formats and scales; FP134 for A, E and G if not given.
 
     Raises:
-        ValueError: no module; one that has Edges already, itself or in a part; a rule or `last` that matches nothing.
+        ValueError: no module; one that has Edges already, itself or in a part; a rule or `last` that matches nothing;
+            parameters that are sharded.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"attach_ takes an nn.Module, got a {type(model).__name__}")
@@ -42,6 +44,7 @@ def attach_(model: nn.Module, flow: DataFlow | None = None) -> Handle:
         raise ValueError(f"attach_ takes a DataFlow, got {flow!r}: write lpt.DataFlow(activation=..., error=..., ...)")
     if HANDLE in model.__dict__:
         raise ValueError("this model's data flow is quantized already; call remove() on its handle first")
+    refuse_sharded(model)
     if (taken := _taken(model)) is not None:
         raise ValueError(
             f"{taken or 'the model'} is in another data flow already, and would be rounded twice: attach_ the largest "

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from ..weights.sharded import refuse_sharded
 from .delayed import History
 from .kinds import Convolution, Kind
 from .multiplying import Multiplying, kind_of
@@ -224,6 +225,7 @@ def attach_products_(model: nn.Module, products: Products) -> Multiplied:
         raise ValueError(f"attach_products_ takes Products, got {products!r}: write lpt.Products(x=..., w=..., ...)")
     if HANDLE in model.__dict__:
         raise ValueError("this model's products are rounded already; call remove() on their handle first")
+    refuse_sharded(model)
     handle = Multiplied(model, products)
     model.__dict__[HANDLE] = handle
     return handle

@@ -24,6 +24,7 @@ from .passes import (
     seen_and_written,
     sum_of,
 )
+from .ranks import largest_
 
 if TYPE_CHECKING:
     from .tracing import Tracer
@@ -58,9 +59,10 @@ class Mode:
 class Quantizer:
     """Rounds a tensor to `format` at a scale that is either its own (current) or follows it slowly (tracked).
 
-    A tracked scale starts at the first tensor's exponent + room and then moves in `Scales.move`, by one at the most.
-    It is read, but not started or moved, while `observing` is off or the model evaluates. Infinities are marks (of a
-    mask, of an overflow) and no magnitudes: they stay what they are, and everything finite stays finite.
+    A tracked scale starts at the first tensor's exponent + room, the largest of any process's, and then moves in
+    `Scales.move`, by one at the most. It is read, but not started or moved, while `observing` is off or the model
+    evaluates. Infinities are marks (of a mask, of an overflow) and no magnitudes: they stay what they are, and
+    everything finite stays finite.
 
     Args:
         format: the format.
@@ -134,6 +136,8 @@ class Quantizer:
         if not self.started:
             scale = self._scale(x)
             if observing:
+                if not torch.compiler.is_compiling():
+                    largest_(scale)  # of the whole batch, which the first step rounds at already
                 self.scale.copy_(scale)
                 see(x, self.seen)
             return round_to(self.format, x, self.format.scale_for(scale), key)

@@ -10,6 +10,7 @@ import torch
 from ..formats.kernels import Library
 from ..formats.scaling import NO_SCALE, exponent_of
 from .quantizer import Quantizer
+from .ranks import largest_
 
 _CPU = torch.device("cpu")
 
@@ -58,9 +59,8 @@ class Scales:
         if not self.quantizers:
             return
         seen, scale = self.seen, self.scale
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
-            torch.distributed.all_reduce(scale, torch.distributed.ReduceOp.MAX)
+        largest_(seen)
+        largest_(scale)
         run = _move if kernels is None else kernels.kernel(_move)
         run(scale, seen, self._room, self._carry)
         # Asking a GPU costs a wait for it, so what may still be without a scale is asked for at steps 1, 2, 4, 8, ...

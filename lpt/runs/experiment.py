@@ -30,6 +30,7 @@ from ..callbacks.trackers import picture
 from ..data.base import ImageData
 from ..data.places import place
 from ..errors import UserError
+from ..models.synchronized import synchronize_
 from ..report.curves import of_run as draw_curves
 from ..tasks.task import Task
 from ..weights.closures import why_not
@@ -69,6 +70,8 @@ class Experiment:
         self.task = make_task(cfg, self.training)
         if cfg.init_from is not None:
             saved.load(self.task.model, cfg.init_from)
+        if self.training.sync_batchnorm:
+            synchronize_(self.task.model)
         self.task.only = self.training.overfit_batches
         self.quantization = make_quantization(cfg)
         with told("format, products, weights or remedy"):

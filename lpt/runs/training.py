@@ -33,6 +33,7 @@ class Training:
         checkpoint_every: optimizer steps between checkpoints inside an epoch; 0 saves after each epoch only.
         overfit_batches: train on the first so many batches, over and over; null: on all. These three are set by debug=.
         limit_val_batches: validate on the first so many batches; null: on all.
+        sync_batchnorm: batch normalization over the batches of all devices (`lpt.models.synchronized`).
         profiler: whether Lightning's profiler tells in fit-profile.txt where the time went.
 
     Raises:
@@ -55,6 +56,7 @@ class Training:
     overfit_batches: int | None = None
     limit_val_batches: int | None = None
     profiler: bool = False
+    sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         least = {"checkpoint_every": 0}
@@ -66,6 +68,8 @@ class Training:
                     raise UserError(f"trainer.{field.name}={value!r}: give a whole number from {low} upward")
         if self.gradient_clip_val is not None and not _positive(self.gradient_clip_val):
             raise UserError(f"trainer.gradient_clip_val={self.gradient_clip_val!r}: give a positive norm, or null")
+        if not isinstance(self.sync_batchnorm, bool):
+            raise UserError(f"trainer.sync_batchnorm={self.sync_batchnorm!r}: give true or false")
         _choice("accelerator", self.accelerator, ("auto", "cpu", "cuda"))
         _choice("strategy", self.strategy, ("auto", "ddp"))
         if str(self.precision) not in PRECISIONS:

@@ -17,6 +17,7 @@ from .optimizers import USES
 from .parameters import channel_dim, channel_groups, chosen, why_not
 from .remedy import Remedy
 from .rules import Scheme
+from .sharded import refuse_sharded
 from .step import Channels, Plan, Seen
 from .weight import Weight
 
@@ -138,6 +139,7 @@ class Members:
         return Channels(channel_dim(self.model, name), channel_groups(self.model, name))
 
     def _chosen(self) -> dict[str, nn.Parameter]:
+        refuse_sharded(self.model)
         everything = chosen(self.model, self.skip)  # in any case, for its checks
         return {} if self.plan.format.name == "fp32" else everything
 
