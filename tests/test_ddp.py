@@ -52,13 +52,13 @@ def test_two_ranks_agree_and_resume(tmp_path: Path) -> None:
 def test_two_ranks_are_one_with_the_batch_of_both(tmp_path: Path) -> None:
     """Batch-norm statistics, first scales, moved scales and G are of all ranks' batches."""
     same = (
-        "+trainer.sync_batchnorm=true", "data.crop_padding=0", "trainer.max_steps=4", "indicators=none",
-        "+indicators.dump._target_=spies.Dump",
+        "+trainer.sync_batchnorm=true", "data.crop_padding=0", "data.train_limit=null", "trainer.max_steps=5",
+        "indicators=none", "+indicators.dump._target_=spies.Dump",
     )  # fmt: skip
     held = []
     for ranks in (1, 2):
         folder = tmp_path / str(ranks)
-        result = launch(folder, *same, f"trainer.devices={ranks}", f"trainer.batch_size={16 // ranks}", base=())
+        result = launch(folder, *same, f"trainer.devices={ranks}", f"trainer.batch_size={32 // ranks}", base=())
         assert result.returncode == 0, result.stderr
         held.append(torch.load(folder / "rank0.pt", weights_only=True)["weights"]["quantized"])
     equal = [(a == held[1][name]).float().mean() for name, a in held[0].items()]

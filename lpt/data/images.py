@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import first, held_out
+from .sizes import check_pixels
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -139,6 +140,7 @@ def opened(file: Path) -> Iterator[PIL.Image.Image]:
 
     try:
         with Image.open(file) as image:
+            check_pixels(file, *image.size)
             yield image
     except UserError:  # of what is done within
         raise

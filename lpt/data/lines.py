@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 from .places import place, text_of
+from .sizes import read_text
 
 _OPEN: dict[str, Callable[..., Any]] = {"": Path.open, ".xz": lzma.open, ".gz": gzip.open}
 Item = TypeVar("Item")
@@ -43,12 +44,16 @@ class TextFolder:
         Raises:
             UserError: the file is missing, or is no UTF-8 text.
         """
+        if Path(name).name != name or name == "..":
+            raise UserError(f"{name!r} is a path: name a file in data.path={self.path} itself")
         for ending, opened in _OPEN.items():
             file = self.path / f"{name}{ending}"
             if file.is_file():
                 try:
                     with opened(file, "rb") as handle:
-                        text = text_of(handle.read())
+                        text = text_of(read_text(file, handle))
+                except UserError:
+                    raise
                 except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
                     raise UserError(f"{file} cannot be read as UTF-8 text ({error}); convert or fetch it") from error
                 return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []

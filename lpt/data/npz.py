@@ -12,6 +12,7 @@ from ..errors import UserError
 from .base import ImageData
 from .images import Augment, Labelled, planes, splits_of, with_val
 from .places import place
+from .sizes import check_npz
 
 LAYOUT = (
     "a folder with train.npz and val.npz (or data.held_out=N for a val of N training images; and test.npz, if you "
@@ -75,11 +76,16 @@ def _read(file: Path) -> Labelled:
     if not file.is_file():
         raise UserError(f"{file} is missing; data.path must be {LAYOUT}")
     try:
+        check_npz(file)
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             images, labels = content["images"], content["labels"]
+    except UserError:
+        raise
     except KeyError as error:
         raise UserError(f"{file} lacks an array: {error.args[0]}; it needs `images` and `labels`") from error
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError, ValueError, EOFError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
         raise UserError(f"{file} cannot be read as .npz ({error}); write it again, with numpy.savez") from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         got = f"{images.dtype} {images.shape}"

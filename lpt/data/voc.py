@@ -18,6 +18,7 @@ from .folder import SUFFIXES
 from .images import normal_of
 from .pixels import size_of
 from .places import place, text_of
+from .sizes import parsed
 
 LAYOUT = (
     "Annotations/ID.xml, JPEGImages/ID.jpg and ImageSets/Main/train.txt with an ID a line, or a folder "
@@ -132,13 +133,15 @@ def _ids(folder: Path, part: str) -> list[str]:
     ids = [line.split()[0] for line in listed.splitlines() if line.strip()]
     if not ids:
         raise UserError(f"{file} names no image: choose another data.train or data.val")
+    if outside := [i for i in ids if "/" in i or "\\" in i or i in (".", "..")]:
+        raise UserError(f"{file} names {outside[0]!r}, which is a path: write names of files in JPEGImages alone")
     return list(dict.fromkeys(Path(i).stem if Path(i).suffix.lower() in SUFFIXES else i for i in ids))
 
 
 def _annotation(folder: Path, image: str) -> list[Object]:
     file = folder / "Annotations" / f"{image}.xml"
     try:
-        return list(_objects(ElementTree.parse(file).getroot()))
+        return list(_objects(parsed(file)))
     except FileNotFoundError as error:
         raise UserError(f"{file} is missing, and a list in {folder / 'ImageSets' / 'Main'} names it") from error
     except (OSError, ElementTree.ParseError, ValueError) as error:

@@ -24,9 +24,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..errors import UserError
-from ..runs.experiment import names
 from ..runs.folder import run_name
 from ..runs.messages import CONF, as_override
+from ..runs.named import names
 
 SIZES = ("smoke", "cpu", "small", "paper")
 QUIET = ("progress=false", "logger.mode=disabled")

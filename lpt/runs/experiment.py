@@ -39,7 +39,7 @@ from .build import build, flag, maker, numbers, told, whole
 from .folder import RunFolder, replace, run_name
 from .limits import check_memory, check_threads, refused
 from .messages import missing
-from .named import shown
+from .named import names
 from .recovery import Recovery, wandb_id
 from .training import Training
 
@@ -301,27 +301,6 @@ def make_quantization(cfg: DictConfig) -> Quantization:
     if remedy is not None and remedy._target_:
         weights = partial(weights, remedy=build("remedy", remedy))
     return Quantization(build("format", flow), weights, **execution)
-
-
-def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
-    """What people call the model, data, format and weights of a run."""
-
-    kinds = [shown(cfg.format[kind]) for kind in ("activation", "error", "gradient")]
-    weights = choices["weights"]
-    if weights == "custom":
-        parts = [cfg.weights.scheme, cfg.weights.format, cfg.weights.width]
-        weights = "_".join(shown(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
-    groups = {group: str(choices.get(group) or "none") for group in ("products", "remedy", "recipe")}
-    more = {group: name for group, name in groups.items() if name not in ("none", "None")}
-    if "recipe" in more and more.get("products") == "custom":
-        del more["products"]  # which are the recipe's
-    return {
-        "model": str(cfg.model.get("name") or choices["model"]),
-        "data": choices["data"],
-        "format": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
-        "weights": weights,
-        **more,
-    }
 
 
 def quiet() -> None:

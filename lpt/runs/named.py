@@ -72,3 +72,24 @@ def stands_for(name: Any) -> Any:
     if not isinstance(content, dict) or "value" not in content:
         raise UserError(f"{file} has no `value`: a format's name, a list of valid bits, or a _target_ with its keys")
     return name if content["value"] in ("???", name) else content["value"]
+
+
+def names(cfg: DictConfig, choices: dict[str, str]) -> dict[str, str]:
+    """What people call the model, data, format and weights of a run."""
+
+    kinds = [shown(cfg.format[kind]) for kind in ("activation", "error", "gradient")]
+    weights = choices["weights"]
+    if weights == "custom":
+        parts = [cfg.weights.scheme, cfg.weights.format, cfg.weights.width]
+        weights = "_".join(shown(p) if not isinstance(p, float) else str(p) for p in parts if p is not None)
+    groups = {group: str(choices.get(group) or "none") for group in ("products", "remedy", "recipe")}
+    more = {group: name for group, name in groups.items() if name not in ("none", "None")}
+    if "recipe" in more and more.get("products") == "custom":
+        del more["products"]  # which are the recipe's
+    return {
+        "model": str(cfg.model.get("name") or choices["model"]),
+        "data": choices["data"],
+        "format": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
+        "weights": weights,
+        **more,
+    }
