@@ -63,6 +63,11 @@ def test_zeros_of_a_logarithmic_axis_lie_on_a_line_of_their_own(tmp_path):
     assert figure(series=one.series).floor("y") is None
 
 
+def test_zeros_alone_on_a_logarithmic_axis_are_drawn_without_a_warning(tmp_path):
+    shown = texts(draw(figure(log=True, series=[Series("flips", [1, 2, 3], [0.0, 0.0, None])]), tmp_path)[1])
+    assert "0.00" in shown  # a linear scale then
+
+
 def test_a_series_that_has_an_earlier_one_s_point_circles_and_names_it(tmp_path):
     series = [Series("8 bits", [1, 2], [3, 4]), Series("7 bits", [5], [6]), Series("FP134", [2], [4])]
     one = figure("scatter", [*series, Series("front", [1, 2], [3, 3], joined=True)])

@@ -42,6 +42,7 @@ def test_a_run_leaves_everything(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert (found["status"], found["steps"], found["epochs"]) == ("finished", 12, 2)
     assert 0 <= found["flip_frequency"] <= 1 and 0 < found["angle/flow"] < 90
     out, err = capfd.readouterr()
+    assert f"{folder}/ (config.yaml, metrics.csv, summary.json, checkpoints/)" in out, "no wandb/, since there is none"
     assert "accuracy" in out and "mean angle" in out and str(folder) in out
     assert "loss=" in err and "accuracy=" in err and "flips=" in err
     for noise in ("Warning", "warn", "GPU available", "litlogger", "Tip", "num_workers"):
@@ -180,6 +181,7 @@ MISTAKES = {
     "format.rules=[{pattern:'zzz*',error:fp152}]": ["zzz", "conv"],
     "weights.skip=['nothing*']": ["nothing*", "conv"],
     "weights=log4 weights.width=0.5": ["width"],
+    "logger=csv": ["logger.mode: the logger= that was chosen has no such key"],  # running.train gives a mode
     "logger.mode=sideways": ["sideways", "offline"],
     "resume=perhaps": ["resume='perhaps'", "true or false"],
     "seed=-1": ["seed=-1"],

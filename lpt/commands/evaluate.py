@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {absent(error) or readable(error)}", file=sys.stderr)
         return 2
     kept = keep(arguments[0], asked, overrides, figures)
-    say("\n".join(f"{name:<14} {value:.6g}" for name, value in figures.items()))
+    width = max(map(len, figures), default=0)
+    say("\n".join(f"{name:<{width}}  {value:.6g}" for name, value in figures.items()))
     if kept:
         print(f"kept in {kept}", file=sys.stderr)
     if wish:

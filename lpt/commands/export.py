@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for name, why in said["stored"].items():
         print(f"{name} is stored as it is: {why}", file=sys.stderr)
-    say("\n".join(f"{name:<14} {value:.6g}" for name, value in said["about"]["metrics"].items()))
+    metrics = said["about"]["metrics"]
+    width = max(map(len, metrics), default=0)
+    say("\n".join(f"{name:<{width}}  {value:.6g}" for name, value in metrics.items()))
     size = f"{file.stat().st_size:,} bytes, {len(said['weights'])} weights as codes"
     say(f"\n{file} ({size}), {file.with_suffix('.md').name}")
     return 0

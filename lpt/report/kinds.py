@@ -14,11 +14,11 @@ SHOWN = 150  # a heatmap of no more cells shows its numbers
 
 
 def scales(figure: Figure, axis: Any) -> None:
-    """Logarithmic scales with plain numbers, where zeros lie, and the grid."""
+    """Logarithmic scales (where anything is positive) with plain numbers, where zeros lie, and the grid."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     for name, ruler in (("x", axis.xaxis), ("y", axis.yaxis)):
-        if not getattr(figure, name).log:
+        if not getattr(figure, name).log or not ruler.get_data_interval()[1] > 0:  # zeros alone have no logarithm
             continue
         getattr(axis, f"set_{name}scale")("log")
         low, high = ruler.get_view_interval()

@@ -97,6 +97,12 @@ def _unknown_key(key: str, config: str) -> str:
     if not isinstance(node, DictConfig):
         return f"{key}: there is no such key, since {parent} has no keys of its own (in the default configuration)"
     names = [str(n) for n in node if n != "_target_"]
+    if name in names:
+        group = parent.partition(".")[0]
+        return (
+            f"{key}: the {group}= that was chosen has no such key, only the default one has; leave it out "
+            f"(`python train.py {group}=CHOICE --help` lists the keys of a choice)"
+        )
     prefix = f"{parent}." if parent else ""
     valid = ", ".join(prefix + n for n in names)
     more = f" (+{key}=... adds a new one)" if parent else ""

@@ -20,6 +20,7 @@ INDICATORS = (
 )  # fmt: skip
 # What a task's best checkpoint is chosen by, and what is better.
 QUALITY = {"val/accuracy": max, "val/perplexity": min, "val/bleu": max, "val/map50": max}
+KEPT = ("config.yaml", "metrics.csv", "summary.json", "checkpoints/", "wandb/")  # of a run's folder, in its table
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy")
 
 
@@ -47,10 +48,12 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
         return "-" if value is None else format(value * times, form)
 
     groups = [f"{group} {summary[group]}, " for group in ("products", "remedy", "recipe") if summary.get(group)]
+    epochs = "epoch" if summary.get("epochs") == 1 else "epochs"
+    kept = [name for name in KEPT if (folder / name).exists()]  # not every logger leaves files
     rows = [
         ("run", f"{summary.get('model')} on {summary.get('data')}, format {summary.get('format')}, "
                 f"weights {summary.get('weights')}, {''.join(groups)}seed {summary.get('seed')}"),
-        ("steps", f"{summary.get('steps')} in {summary.get('epochs')} epochs, {number('wall_seconds', '.0f')} s"),
+        ("steps", f"{summary.get('steps')} in {summary.get('epochs')} {epochs}, {number('wall_seconds', '.0f')} s"),
         ("accuracy", f"{number('val/accuracy', '.2%')} (validation; best {number('best/val/accuracy', '.2%')})"),
         ("top-5 accuracy", f"{number('val/accuracy_top5', '.2%')} (validation)"),
         ("perplexity", f"{number('val/perplexity', '.2f')} (validation; best {number('best/val/perplexity', '.2f')})"),
@@ -64,7 +67,7 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
         ("flip frequency", f"{number('flip_frequency', '.2g', 100)} % of the weights a step (last third of the run)"),
         ("mean angle", f"{number('angle/flow', '.2f')} degrees from A and E, "
                        f"{number('angle/gradient', '.2f')} with G (last third)"),
-        ("everything", f"{folder}/ (config.yaml, metrics.csv, summary.json, checkpoints/, wandb/)"),
+        ("everything", f"{folder}/" + (f" ({', '.join(kept)})" if kept else "")),
     ]  # fmt: skip
     rows = [row for row in rows if "- " not in row[1][:2]]
     width = max(len(name) for name, _ in rows)
