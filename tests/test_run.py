@@ -152,6 +152,7 @@ MISTAKES = {
     "model=resnet9": ["resnet9", "resnet8"],
     "data=digitz": ["Did you mean data=digits?"],
     "trainer.epoch=3": ["Did you mean trainer.epochs?"],
+    "model=gpt model.contxt=3": ["Did you mean model.context?", "model.heads"],
     "sed=1": ["Did you mean seed?"],
     "weights=custom weights.scheme=nearest weights.format=int1": ["int1", "int2..int8"],
     "weights=custom weights.scheme=round weights.format=int3": ["round", "hysteresis"],
@@ -181,7 +182,7 @@ MISTAKES = {
     "format.rules=[{pattern:'zzz*',error:fp152}]": ["zzz", "conv"],
     "weights.skip=['nothing*']": ["nothing*", "conv"],
     "weights=log4 weights.width=0.5": ["width"],
-    "logger=csv": ["logger.mode: the logger= that was chosen has no such key"],  # running.train gives a mode
+    "logger=csv": ["logger.mode: there is no such key. Valid here: logger.also ("],  # running.train gives a mode
     "logger.mode=sideways": ["sideways", "offline"],
     "resume=perhaps": ["resume='perhaps'", "true or false"],
     "seed=-1": ["seed=-1"],

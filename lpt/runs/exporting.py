@@ -141,8 +141,8 @@ def card(file: Path, said: dict[str, Any]) -> str:
         *(f"| {name} | {value:.6g} |" for name, value in about["metrics"].items()), "",
         "Measured on the validation part, by the run and again by this file: the same numbers.", "",
         "| run | |", "|---|---|", *(f"| {key} | {about[key]} |" for key in (*ABOUT, "checkpoint") if key in about), "",
-        f"Load it with `lpt.load_exported({'FILE' if said['model'] else 'FILE, MODEL'})`; or decode it yourself: value = "
-        "table[code] * scale, with `table`, `packing` and `view` from the metadata.", "",
+        f"Load it with `lpt.load_exported({'FILE' if said['model'] else 'FILE, MODEL'})`; or decode it yourself: value "
+        "= table[code] * scale, with `table`, `packing` and `view` from the metadata.", "",
         "Not good for: data unlike the above; judgement of a format by one seed; speed, since the arithmetic of the "
         "formats is simulated in float32.", "",
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent  # what `import lpt` needs on the path
@@ -95,7 +97,7 @@ def _unknown_key(key: str, config: str) -> str:
     defaults = _defaults(config)
     node = OmegaConf.select(defaults, parent) if parent else defaults
     if not isinstance(node, DictConfig):
-        return f"{key}: there is no such key, since {parent} has no keys of its own (in the default configuration)"
+        return f"{key}: there is no such key, since {parent} has no keys of its own"
     names = [str(n) for n in node if n != "_target_"]
     if name in names:
         group = parent.partition(".")[0]
@@ -124,4 +126,13 @@ def _guess(got: str, options: list[str], prefix: str) -> str:
 def _defaults(config: str) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(config)
+        try:
+            return compose(config, _choices(sys.argv[1:]))
+        except (HydraException, OmegaConfBaseException):  # they do not go with this configuration
+            return compose(config)
+
+
+def _choices(words: list[str]) -> list[str]:
+    """Those of a command line's words that choose a file of conf: what a key is not valid for depends on them."""
+    parts = [(word, *word.partition("=")) for word in words if "/" not in word and len(word) < 100]
+    return [word for word, group, equals, name in parts if equals and (CONF / group / f"{name}.yaml").is_file()]
