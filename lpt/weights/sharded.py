@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from torch import nn
 
@@ -17,7 +18,7 @@ def refuse_sharded(model: nn.Module) -> None:
         ValueError: there is one.
     """
     module = sys.modules.get("torch.distributed.tensor")  # where it was never imported there is none
-    kind = getattr(module, "DTensor", None)
+    kind: Any = getattr(module, "DTensor", None)
     for name, p in model.named_parameters() if kind is not None else ():
         if isinstance(p, kind):
             raise ValueError(
