@@ -107,19 +107,24 @@ def state_in(file: str | Path) -> dict[str, Tensor]:
 
 def state(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict: weights decoded, in their shapes and dtypes."""
-    found = {name: _weight(_own(name, tensors), says) for name, says in told["weights"].items()}
+    found = {name: _weight(own_of(name, tensors), says) for name, says in told["weights"].items()}
     used = {key for name in found for key in tensors if key.startswith(f"{name}.")}
     found |= {name: t for name, t in tensors.items() if name not in used}
     return found | {name: found[other] for name, other in told["aliases"].items()}
 
 
-def _own(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def own_of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What belongs to the weight `name`, by the ending of its name."""
     return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _weight(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
-    values = unpack(tensors, says)
-    weight = values.new_empty(says["of"], dtype=_dtype(says["dtype"]))
+    return weight_as(unpack(tensors, says).to(_dtype(says["dtype"])), says)
+
+
+def weight_as(values: Tensor, says: Mapping[str, Any]) -> Tensor:
+    """`values`, which lie as the weight's view shows it, in the weight's own shape."""
+    weight = values.new_empty(says["of"])
     view = dict(says["view"])
     seen = VIEWS[view.pop("kind")](**view).view(weight)
     if seen.shape != values.shape:
@@ -131,7 +136,7 @@ def _weight(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
 def _hold(model: nn.Module, told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     for name, says in told["weights"].items():
         others = [alias for alias, first in told["aliases"].items() if first == name]
-        if hold_(model, name, _own(name, tensors), partial(_weight, says=says)):
+        if hold_(model, name, own_of(name, tensors), partial(_weight, says=says)):
             for alias in others:
                 share_(model, alias, name)
 

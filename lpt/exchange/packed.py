@@ -91,6 +91,17 @@ def unpack(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
     return from_scale_0(values, scale)
 
 
+def exponents(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
+    """Of a format with power-of-two scales that is no block format: each value's exponent, int32, in the values' shape.
+
+    Raises:
+        ValueError: its scales are of another kind.
+    """
+    if "scales.exponent" not in tensors:
+        raise ValueError(f"{says['format']} does not have a power of two for a scale")
+    return _restored(tensors).expand(says["shape"])
+
+
 def unpacked(stored: Tensor, packing: str, count: int) -> Tensor:
     """uint8 codes, one an element.
 

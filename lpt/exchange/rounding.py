@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -53,12 +54,24 @@ def apply_(model: nn.Module, places: Mapping[str, Mapping[str, Any]]) -> None:
         model.__dict__["forward"] = RoundedInput(model, own[INPUT])
 
 
+def rounders_(model: nn.Module, other: Callable[[str, Quantizer], Callable[[Tensor, bool], Tensor]]) -> None:
+    """Put other(place, quantizer) in the place of every quantizer that `apply_` made."""
+    for name, module in model.named_modules():
+        forward = module.__dict__.get("forward")
+        while isinstance(forward, _Forward):
+            where = INPUT if isinstance(forward, RoundedInput) else name
+            forward.quantizers = {end: other(where + end, q) for end, q in forward.quantizers.items()}
+            forward = forward.inner
+
+
 class _Forward:
     """A module's forward with something around it."""
 
     def __init__(self, module: nn.Module, quantizers: Mapping[str, Quantizer]) -> None:
-        self.module, self.quantizers = module, dict(quantizers)
+        self.module = module
+        self.quantizers: dict[str, Any] = dict(quantizers)
         self.inner = module.__dict__.get("forward")
+        self.__signature__ = inspect.signature(module.forward)  # what torch.export goes by
 
     def inside(self, *args: Any, **kwargs: Any) -> Any:
         return (
