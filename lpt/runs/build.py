@@ -24,7 +24,7 @@ def told(where: str) -> Iterator[None]:
         raise
     except InstantiationException as error:
         raise UserError(f"{where}: {absent(error) or error.__cause__ or error}") from error
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, AssertionError) as error:
         raise UserError(f"{where}: {absent(error) or error}") from error
 
 
