@@ -1,7 +1,7 @@
 # make train   install into .venv (once), then train the main job on digits; typed again, it prints the finished run
 # make test    install the test tools (once), then run every test; it lists those that it skips, and why
 # make lint    ruff and mypy on the project's files; yours beside them are left alone
-# make docs    install mkdocs (once), then build the site of documentation: site/index.html; ARGS=serve shows it
+# make docs    install mkdocs (once), then build the site of documentation: site/index.html; ARGS=serve, with its search
 #
 # ARGS="..." is passed on: make train ARGS="weights=log4 seed=1", make test ARGS="-k resume"
 
