@@ -12,8 +12,9 @@ from spies import Watch
 from torch import nn
 
 from lpt.callbacks.angles import alike, shares, untouched, weight_gradients
-from lpt.callbacks.loggers import MetricsCSV, column, read_metrics
+from lpt.callbacks.loggers import MetricsCSV
 from lpt.callbacks.quantization import Quantization
+from lpt.callbacks.rows import column, read_metrics
 from lpt.dataflow import DataFlow
 from lpt.indicators import flip_frequency
 from lpt.models import ResNet

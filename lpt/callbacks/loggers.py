@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ..errors import UserError
+from .rows import read_metrics
 
 FIRST, LAST = ("step", "epoch"), ("seconds",)
 
@@ -99,14 +100,6 @@ def _ordered(columns: set[str]) -> list[str]:
     return [*(c for c in FIRST if c in columns), *middle, *(c for c in LAST if c in columns)]
 
 
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv` as text, "" where nothing was logged; a half-written last line is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
-
-
 def sound_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
     """The rows that a run can have written, and whether others stand among them."""
     if not path.is_file():
@@ -143,11 +136,6 @@ def _chained(rows: Iterable[Mapping[str, Any]], count: int = 0, crc: int = 0) ->
         text = ";".join(f"{key}={row[key]}" for key in known if not key.startswith("test/"))
         count, crc = count + 1, zlib.crc32(text.encode(), crc)
     return count, crc
-
-
-def column(rows: list[dict[str, str]], name: str, after: float = 0) -> list[float]:
-    """The values of one column at the steps beyond `after`, where it was logged."""
-    return [float(row[name]) for row in rows if row.get(name) and float(row["step"]) > after]
 
 
 def wandb(

@@ -13,8 +13,6 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
 SEALED = "lpt"  # the entry of a checkpoint that `entry` makes
 _COMMENT = b"\nlpt checkpoint sha256 "  # and 64 digits behind it
 _LENGTH = len(_COMMENT) + 64
@@ -50,6 +48,8 @@ def opened(path: Path) -> tuple[Any, bool]:
         raise Damaged(why)
     try:
         sealed = _verified(path)
+        import torch  # what only looks at folders does without
+
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Damaged:
         raise

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..callbacks.loggers import column, read_metrics
+from ..callbacks.rows import column, read_metrics
 
 # Indicators fluctuate from window to window, so their figure is the mean over the last third of the run.
 INDICATORS = (
