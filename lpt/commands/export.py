@@ -1,8 +1,10 @@
-"""A run's network as a file that others can read: `python scripts/export.py outputs/RUN [to=FILE.safetensors]`.
+"""A run's network as a file that others can read: `python scripts/export.py outputs/RUN [to=FILE]`.
 
 Quantized weights are written as packed codes with their scales, everything else as it is, and a model card (.md) beside
 it. What is written is read back and evaluated: it gives the run's own validation metrics, or there is no file.
 `lpt.load_exported(FILE)` makes a plain module of it; `init_from=FILE` starts a training from it.
+FILE.onnx is ONNX with QuantizeLinear and DequantizeLinear, run with onnxruntime on the validation part and compared
+with the run; formats that ONNX has no type for are told.
 A run of a model of one's own names its code: trust=[my_package], if you trust that run.
 Exit code: 0 done, 2 a mistake in the command.
 """
@@ -42,5 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     width = max(map(len, metrics), default=0)
     say("\n".join(f"{name:<{width}}  {value:.6g}" for name, value in metrics.items()))
     size = f"{file.stat().st_size:,} bytes, {len(said['weights'])} weights as codes"
+    if "onnx" in said:
+        say(said["onnx"]["compared"])
     say(f"\n{file} ({size}), {file.with_suffix('.md').name}")
     return 0

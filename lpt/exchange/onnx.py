@@ -122,11 +122,16 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
 
 def _nodes(x: Any, low: float, high: float, scale: float, carrier: int) -> Any:
     import onnx
-    from onnxscript import opset21 as op
+    from onnxscript import opset21
+
+    op: Any = opset21  # whose types do not know that the exporter calls this with values of its own
 
     name = CARRIERS[carrier].name
     unit = op.Constant(value_float=scale)
     inside = op.Clip(x, op.Constant(value_float=low), op.Constant(value_float=high))
+    if name == "INT8":  # as UINT8 around 128, the same values: onnxruntime 1.32 turns INT8 into it and fails halfway
+        zero = op.Constant(value=onnx.helper.make_tensor("zero", onnx.TensorProto.UINT8, [], [128]))
+        return op.DequantizeLinear(op.QuantizeLinear(inside, unit, zero), unit, zero)
     codes = op.QuantizeLinear(inside, unit, output_dtype=getattr(onnx.TensorProto, name))
     return op.DequantizeLinear(codes, unit)
 
@@ -143,7 +148,9 @@ def _initializers(name: str, says: Mapping[str, Any], tensors: Mapping[str, Tens
     carrier, shift = carrier_of(formats.get(says["element"]), f"{name} is stored")
     powers = weight_as(exponents(own, says), says) + shift
     rows = [(axis, powers.movedim(axis, 0).flatten(1)) for axis in range(powers.ndim)]
-    along = next(((axis, r[:, 0]) for axis, r in rows if bool((r == r[:, :1]).all())), None)
+    along: tuple[int | None, Tensor] | None = next(
+        ((axis, r[:, 0]) for axis, r in rows if bool((r == r[:, :1]).all())), None
+    )
     if bool((powers == powers.flatten()[0]).all()):
         along = None, powers.flatten()[0]
     if along is None:
@@ -171,6 +178,6 @@ def _put(graph: Any, names: Sequence[str], codes: Any, scales: Any, axis: int | 
     name = graph.graph.initializer[at].name
     del graph.graph.initializer[at]
     graph.graph.initializer.extend([codes, scales])
-    options = {} if axis is None else {"axis": axis}
+    options: dict[str, Any] = {} if axis is None else {"axis": axis}
     node = onnx.helper.make_node("DequantizeLinear", [codes.name, scales.name], [name], **options)
     graph.graph.node.insert(0, node)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ..data.base import ImageData
 from ..data.places import place
@@ -24,6 +27,7 @@ from .build import build, maker, told
 from .evaluation import stored, take_scales
 from .experiment import make_quantization, make_task, quiet
 from .folder import RunFolder
+from .onnx import written
 
 ABOUT = (
     "model",
@@ -40,14 +44,21 @@ ABOUT = (
     "versions",
 )
 
+KINDS = {False: "safetensors; metadata under `lpt`, checksum under `sha256`", True: "ONNX, opset 21"}
+MEASURED = "Measured on the validation part, by the run and again by this file: the same numbers."
+LOAD = (
+    "Load it with `lpt.load_exported({})`; or decode it yourself: value = table[code] * scale, with `table`, "
+    "`packing` and `view` from the metadata."
+)
+
 
 def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
-    """Write the network of a run as a safetensors file, with its card (.md) beside it.
+    """Write the network of a run as a safetensors file, or as ONNX, with its card (.md) beside it.
 
     Args:
         run: a run's folder (its best checkpoint), or a checkpoint in it.
         trust: packages of which the run's configuration may call something.
-        to: the file; by default model.safetensors in the run's folder.
+        to: the file; by default model.safetensors in the run's folder. FILE.onnx is written as ONNX.
 
     Returns:
         The file, and what it says of itself. The metrics of the file, read back, are in `about`.
@@ -59,6 +70,7 @@ def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tu
     checkpoint = saved.find(run, key="RUN")
     folder = checkpoint.resolve().parents[1]
     file = place(to, "to") if to else folder / "model.safetensors"
+    as_onnx = file.suffix == ".onnx"
     state = saved.read(checkpoint)
     cfg = stored(checkpoint, state, trust)
     task = make_task(cfg, build("trainer", cfg.trainer))
@@ -67,11 +79,17 @@ def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tu
     summary = RunFolder(folder).summary()
     about = {key: summary[key] for key in ABOUT if summary.get(key) is not None}
     about |= {"checkpoint": checkpoint.name, "source": task.data.source, "metrics": own}
-    try:
-        said = export(task.model, *handles, to=file, builds=_builds(cfg, task), about=about)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror or error}): give another file by to=") from error
-    _check(file, said, task, cfg, own)
+    with TemporaryDirectory() as between:
+        codes = Path(between) / "model.safetensors" if as_onnx else file
+        try:
+            said = export(task.model, *handles, to=codes, builds=_builds(cfg, task), about=about)
+            back = _check(codes, said, task, cfg, own)
+            if as_onnx:
+                said |= written(codes, file, task, back)
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be written ({error.strerror or error}): give another file by to="
+            ) from error
     file.with_suffix(".md").write_text(card(file, said), encoding="utf-8")
     return file, said
 
@@ -106,14 +124,11 @@ def _builds(cfg: DictConfig, task: Task) -> dict[str, Any] | None:
     return builds
 
 
-def _check(file: Path, said: dict[str, Any], task: Task, cfg: DictConfig, own: dict[str, float]) -> None:
-    """Read the file back and evaluate it."""
+def _check(file: Path, said: dict[str, Any], task: Task, cfg: DictConfig, own: dict[str, float]) -> nn.Module | None:
+    """Read the file back and evaluate it; a fresh model, for a file that does not say how to build its own."""
     before = task.model
-    if said["model"] is None:
-        fresh = make_task(cfg, build("trainer", cfg.trainer)).model
-        task.model = load_exported(file, fresh)
-    else:
-        task.model = load_exported(file)
+    fresh = None if said["model"] is not None else make_task(cfg, build("trainer", cfg.trainer)).model
+    task.model = load_exported(file) if fresh is None else load_exported(file, copy.deepcopy(fresh))
     again = task.measured("val")
     task.model = before
     if again != own:
@@ -121,28 +136,30 @@ def _check(file: Path, said: dict[str, Any], task: Task, cfg: DictConfig, own: d
         raise UserError(
             f"{file}, read back, gives {again}, and the run {own}: it was removed, since it is not the run's"
         )
+    return fresh
 
 
 def card(file: Path, said: dict[str, Any]) -> str:
     """A model card in Markdown: what the file holds, how good it is, on what data, and what it is not good for."""
     about = said["about"]
     size = file.stat().st_size
+    onnx = "onnx" in said
     count = sum(torch.Size(w["of"]).numel() for w in said["weights"].values())
     formats = sorted({f"{w['format']} ({w['bits']:g} bits a value)" for w in said["weights"].values()})
     places = sorted({place["format"] for place in said["activations"].values()})
     lines = [
         f"# {about.get('model', 'A network')} on {about.get('data', 'its data')}", "",
-        f"- File: `{file.name}`, {size:,} bytes, safetensors; metadata under `lpt`, checksum under `sha256`",
+        f"- File: `{file.name}`, {size:,} bytes, {KINDS[onnx]}",
         f"- Quantized weights: {count:,} in {', '.join(formats) or 'no format: all are stored as they are'}",
         f"- Activations: {', '.join(places) or 'not rounded'}",
         f"- Operands of products: {json.dumps(said['products']) if said['products'] else 'not rounded further'}",
         f"- Data: {about['source']}", "",
         "| metric | value |", "|---|---|",
         *(f"| {name} | {value:.6g} |" for name, value in about["metrics"].items()), "",
-        "Measured on the validation part, by the run and again by this file: the same numbers.", "",
+        said["onnx"]["compared"] if onnx else MEASURED, "",
         "| run | |", "|---|---|", *(f"| {key} | {about[key]} |" for key in (*ABOUT, "checkpoint") if key in about), "",
-        f"Load it with `lpt.load_exported({'FILE' if said['model'] else 'FILE, MODEL'})`; or decode it yourself: value "
-        "= table[code] * scale, with `table`, `packing` and `view` from the metadata.", "",
+        f"Run it with onnxruntime; types of the weights: {', '.join(said['onnx']['types'])}" if onnx
+        else LOAD.format("FILE" if said["model"] else "FILE, MODEL"), "",
         "Not good for: data unlike the above; judgement of a format by one seed; speed, since the arithmetic of the "
         "formats is simulated in float32.", "",
     ]  # fmt: skip
