@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import formats
+from ..dataflow.quantizer import Quantizer
 from ..errors import UserError
 from .carriers import CARRIERS, NoCarrier, carrier_of
 from .loading import load_exported, own_of, read, state, weight_as
@@ -74,9 +76,14 @@ def to_onnx(
             raise NoCarrier(f"the operands of products are rounded, which is not done in ONNX: products=none {BOTH}")
         held = {name: _initializers(name, says, tensors, values[name]) for name, says in told["weights"].items()}
         plain = load_exported(file, model)
-        rounders_(plain, lambda place, quantizer: _mark(place, quantizer))
     except NoCarrier as error:
         raise UserError(str(error)) from error
+    refused: list[str] = []
+    rounders_(plain, partial(_mark, refused=refused))
+    with torch.no_grad():
+        plain(*inputs)  # a tracer would drop what is noted
+    if refused:
+        raise UserError(refused[0])
     graph = _traced(plain, tuple(inputs))
     for name, own in held.items():
         names = [name, *(alias for alias, first in told["aliases"].items() if first == name)]
@@ -86,7 +93,23 @@ def to_onnx(
     return {name: onnx.TensorProto.DataType.Name(codes.data_type) for name, (codes, _, _) in held.items()}
 
 
-def _mark(place: str, quantizer: Any) -> Callable[[Tensor, bool], Tensor]:
+def _mark(place: str, quantizer: Quantizer, refused: list[str]) -> Callable[[Tensor, bool], Tensor]:
+    """Call `rounded` for the quantizer; or, if there is no type for it, note that it was called: tokens never do."""
+
+    try:
+        constants = _constants(place, quantizer)
+    except NoCarrier as error:
+        why = str(error)
+
+        def note(x: Tensor, training: bool) -> Tensor:
+            refused.append(why)
+            return x
+
+        return note
+    return lambda x, training: rounded(x, *constants)
+
+
+def _constants(place: str, quantizer: Quantizer) -> tuple[float, float, float, int]:
     format, where = quantizer.format, f"activations at {place!r} are rounded"
     if quantizer.form:
         raise NoCarrier(f"{where} to sums of two values, which no type of ONNX holds: format.input=single leaves")
@@ -94,8 +117,7 @@ def _mark(place: str, quantizer: Any) -> Callable[[Tensor, bool], Tensor]:
     if not quantizer.started:
         raise NoCarrier(f"{where} at a scale of each batch's own, which ONNX does not have: scaling=tracked leaves")
     unit = 2.0 ** int(format.scale_for(quantizer.scale))
-    constants = format.low * unit, format.high * unit, 2.0**shift * unit, CARRIERS.index(carrier)
-    return lambda x, training: rounded(x, *constants)
+    return format.low * unit, format.high * unit, 2.0**shift * unit, CARRIERS.index(carrier)
 
 
 def _traced(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
@@ -117,7 +139,13 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         finally:
             logger.level = before
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    own = graph.graph
+    for node in [*own.node, *own.initializer, *own.input, *own.output, *own.value_info]:
+        del node.metadata_props[:]  # stack traces, which name the machine's paths
+        node.doc_string = ""
+    del graph.graph.metadata_props[:]
+    return graph
 
 
 def _nodes(x: Any, low: float, high: float, scale: float, carrier: int) -> Any:
