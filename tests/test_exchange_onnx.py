@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from lpt import formats
 from lpt.errors import UserError
 from lpt.exchange import export, load_exported, to_onnx, torchao_of
 from lpt.exchange.carriers import CARRIERS, NoCarrier, carrier_of
-from lpt.models import GPT, ResNet, timm
+from lpt.exchange.loading import _built
+from lpt.models import GPT, ResNet
 
 RESNET = {"depth": 8, "classes": 4, "in_channels": 1}
 TEXT = {"vocabulary": 20, "layers": 1, "width": 32, "heads": 2, "context": 8, "tied": True}
@@ -68,9 +70,10 @@ def test_the_gpt_with_tied_weights_and_a_model_of_timm(tmp_path: Path) -> None:
     tokens = torch.randint(20, (6, 8), generator=torch.Generator().manual_seed(0))
     named = {"name": "resnet10t", "classes": 4, "in_channels": 1, "example": [2, 1, 32, 32]}
     images = torch.randn(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    for target, options, x in (("GPT", TEXT, tokens), ("timm", named, images)):
+    timms = partial(_built, {"_target_": "lpt.models.timm", **named})
+    for target, make, options, x in (("GPT", partial(GPT, **TEXT), TEXT, tokens), ("timm", timms, named, images)):
         torch.manual_seed(0)
-        model, quantized, flow = trained({"GPT": GPT, "timm": timm}[target](**options), x, "int8", "int8")
+        model, quantized, flow = trained(make(), x, "int8", "int8")
         file = tmp_path / f"{target}.safetensors"
         export(model, quantized, flow, to=file, builds={"_target_": f"lpt.models.{target}", **options})
         to_onnx(file, [x[:2]], to=tmp_path / "m.onnx")

@@ -81,3 +81,20 @@ def test_what_does_not_compute_the_runs_metrics_is_no_file(
 def test_a_file_says_nothing_of_the_machine(run: Path) -> None:
     told, _ = read(export_run(str(run))[0])
     assert str(run.parent) not in json.dumps(told)
+
+
+def test_a_run_as_onnx_gives_its_metrics(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    out = tmp_path / "outputs"
+    assert running.train(out, *FEW, "format=int8", "format.input=single", "weights=int4") == 0
+    assert main([str(running.run_folder(out)), f"to={tmp_path / 'm.onnx'}"]) == 0
+    assert "predictions are others than lpt's" in capfd.readouterr().out
+    assert "types of the weights: INT4" in (tmp_path / "m.md").read_text()
+
+
+def test_a_run_that_cannot_be_onnx_says_so(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    assert main([str(run), f"to={tmp_path / 'm.onnx'}"]) == 2
+    assert "products=none leaves as ONNX" in capfd.readouterr().err and not list(tmp_path.iterdir())

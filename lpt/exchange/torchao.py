@@ -17,7 +17,7 @@ from .packed import unpacked
 
 FLOATS = {"ocp_e4m3": torch.float8_e4m3fn, "ocp_e5m2": torch.float8_e5m2}
 SIXES = {"ocp_e3m2": "fp6_e3m2", "ocp_e2m3": "fp6_e2m3"}  # torchao's names; a code in a byte
-PRODUCT = 2.0**-22  # torchao multiplies NVFP4's two scales first, which rounds otherwise in float32
+PRODUCT = 2.0**-22  # torchao multiplies by NVFP4's tensor scale, lpt divides by its inverse
 SIX_SIGN = 0x20
 
 
@@ -25,7 +25,7 @@ def torchao_of(file: str | Path) -> dict[str, Any]:
     """{name: the weight as an `MXTensor` or `NVFP4Tensor` of torchao}, which dequantizes to lpt's own values.
 
     Of NVFP4 the codes and scales are equal, and the values within two units of float32's last place: torchao multiplies
-    the two scales first.
+    by the tensor's scale, lpt divides by its inverse.
 
     Weights that are not quantized are left out.
 
@@ -81,4 +81,4 @@ def _nvfp4(data: Tensor, own: Mapping[str, Tensor]) -> Any:
     from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
 
     block = own["scales.block"]
-    return NVFP4Tensor(data, block.view(len(data), -1), 16, torch.float32, own["scales.tensor"].reshape(()))
+    return NVFP4Tensor(data, block.view(len(data), -1), 16, torch.float32, 1 / own["scales.tensor"].reshape(()))
