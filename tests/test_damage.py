@@ -357,11 +357,11 @@ def test_evaluation_says_whose_configuration_it_takes(
 ) -> None:
     shutil.copytree(runs / "whole", tmp_path / "a")
     run = run_folder(tmp_path / "a")
-    prepared(str(run), [], Asked())
+    prepared(str(run), [], Asked(trust=("spies",)))
     assert "was edited" not in capfd.readouterr().err
     rewritten("config.yaml", "epochs: 3", "epochs: 4")(run)
-    prepared(str(run), [], Asked())
+    prepared(str(run), [], Asked(trust=("spies",)))
     assert "was edited since the run" in capfd.readouterr().err
     (run / "config.yaml").write_text("{")
-    prepared(str(run), [], Asked())
+    prepared(str(run), [], Asked(trust=("spies",)))
     assert "the configuration is that in last.ckpt" in capfd.readouterr().err

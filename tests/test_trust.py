@@ -59,7 +59,17 @@ def test_a_stored_configuration_calls_nothing_of_its_own(
     assert running.main("checkpoint=x") == 2  # (train.py has no such key; the search's way is `stored`, too)
 
 
-@pytest.mark.parametrize("text", ["${oc.env:HOME}", "${oc.decode:x}", "${ oc.create:{a:1}}", "x${oc.env:A,${seed}}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.env:HOME}",
+        "${oc.decode:x}",
+        "${ oc.create:{a:1}}",
+        "x${oc.env:A,${seed}}",
+        "${oc.select:a,${oc.env:B}}",
+        "${${a}:B}",
+    ],
+)
 @pytest.mark.parametrize("key", ["seed", "data.note", "model._target_"])
 def test_nothing_is_computed_on_reading(
     key: str, text: str, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -67,6 +77,10 @@ def test_nothing_is_computed_on_reading(
     bad = changed(run, tmp_path / "bad", key, text)
     assert evaluate.main([str(bad)]) == 2
     assert "would be computed when it is read" in capfd.readouterr().err
+
+
+def test_a_key_may_refer_to_another_key(tmp_path: Path) -> None:
+    check(OmegaConf.create({"data": {"size": "${oc.select:model.size,64}", "again": "${data.size}"}}), tmp_path)
 
 
 def test_the_checkpoints_own_configuration_is_looked_at_too(run: Path, tmp_path: Path) -> None:

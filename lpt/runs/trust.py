@@ -2,8 +2,8 @@
 
 A run's folder may come from anybody. Its config.yaml names what is called (`_target_`), may refer to the environment
 (`${oc.env:...}`), and gives paths. So only what a file in `conf` names, torch's optimizers and schedulers, and packages
-that the command line trusts (`trust=[my_package]`) are called; no resolver is run; nothing is downloaded or written
-where it says.
+that the command line trusts (`trust=[my_package]`) are called; no resolver is run that reads anything else; nothing is
+downloaded or written where it says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ OLDER = (
 TORCH = r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*"
 OTHERS = ("lpt.models.timm", "lpt.models.torchvision")
 NAME = r"[\w.]+"  # of one of theirs: no address of a download, no path
-_RESOLVER = re.compile(r"\$\{\s*[^}\s]*:")
+_SELECT = "${oc.select:"  # reads another key of the same configuration
+_RESOLVER = re.compile(r"\$\{.*:", re.DOTALL)  # a resolver's name may itself be an interpolation
 
 
 def check(cfg: DictConfig, source: Path, trust: Sequence[str] = ()) -> None:
@@ -44,7 +45,7 @@ def check(cfg: DictConfig, source: Path, trust: Sequence[str] = ()) -> None:
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
     for where, value in _texts(plain):
-        if _RESOLVER.search(value):
+        if _RESOLVER.search(value.replace(_SELECT, "")):
             raise UserError(
                 f"{source} has {where}={value!r}, which would be computed when it is read: write the value itself"
             )
