@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
 
 from .. import formats
 from ..formats import Format
@@ -23,6 +21,7 @@ from ..formats.scaling import scale_of
 from ..weights import QuantizedWeights
 from ..weights.parameters import quantizable
 from .flow import Flow
+from .modes import Watching
 from .products import OPERANDS, hides_products, module_running, moves
 
 _ROOMS = 40  # how far above its values' exponent a tensor's scale may lie
@@ -42,7 +41,7 @@ class Operand:
     macs: int  # multiply-accumulates of the product
 
 
-class Audit(TorchDispatchMode):
+class Audit(Watching):
     """Within it, all products of `flow.model` are recorded in `operands`.
 
         with Audit(flow, weights) as audit:
@@ -63,21 +62,17 @@ class Audit(TorchDispatchMode):
         self.activation = _formats(flow, "activation")
         self.error = _formats(flow, "error")
         self._parameters = {p.untyped_storage().data_ptr(): name for name, p in quantizable(flow.model).items()}
-        self._tracker = ModuleTracker()
-        self._ran: dict[int, str] = {}  # autograd's sequence number of a product -> its module
         self._products = 0
         self._plain_attention = sdpa_kernel(SDPBackend.MATH)
 
     def __enter__(self) -> Audit:
         self._mode.duals = []
-        self._tracker.__enter__()
         self._plain_attention.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._plain_attention.__exit__(*error)
-        self._tracker.__exit__(*error)
         self._mode.duals = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.module_tracker import ModuleTracker
 
 from ..formats import Blocks, Format, Octaves
 from .attach_products import Multiplied
@@ -22,6 +20,7 @@ from .audit import on_grid
 from .grids import is_flat
 from .kinds import Convolution
 from .laying import is_tile
+from .modes import Watching
 from .products import OPERANDS, module_running
 from .slots import PRODUCTS, Slot
 
@@ -42,7 +41,7 @@ class SlotOperand:
     format: str  # "fp32" for a slot in full precision
 
 
-class ProductsAudit(TorchDispatchMode):
+class ProductsAudit(Watching):
     """Within it, all products of the modules that round are recorded in `operands`.
 
         with ProductsAudit(handle) as audit:
@@ -59,18 +58,8 @@ class ProductsAudit(TorchDispatchMode):
         super().__init__()
         self.operands: list[SlotOperand] = []
         self._rounding = handle.rounding
-        self._tracker = ModuleTracker()
-        self._ran: dict[int, str] = {}  # autograd's sequence number of a product -> its module
         self._shapes: dict[str, tuple[torch.Size, ...]] = {}  # of the operands of each module's last forward product
         self._products = 0
-
-    def __enter__(self) -> ProductsAudit:
-        self._tracker.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._tracker.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -18,6 +18,7 @@ from .attach_products import Multiplied
 from .audit import Audit, Operand
 from .audit_products import ProductsAudit
 from .flow import Flow
+from .modes import evaluating
 from .switching import products_off
 
 CURE = (
@@ -69,13 +70,11 @@ def audited(flow: Flow, forward: Callable[[], Any], weights: QuantizedWeights | 
     Scales stay as they are, and so does everything else of the model. Errors are random numbers.
     """
     model = flow.model
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     failed = ""
     try:
         flow.placing.still = flow.stepped  # a report in the middle of training changes no roles
         # The audit finds modules by their gradients, and looks for the Edges' grids, not for those of products.
-        with torch.enable_grad(), Audit(flow, weights) as audit, flow.probe(), products_off(model):
+        with evaluating(model), torch.enable_grad(), Audit(flow, weights) as audit, flow.probe(), products_off(model):
             with _views(model) as inputs:
                 out = forward()
             try:
@@ -84,8 +83,6 @@ def audited(flow: Flow, forward: Callable[[], Any], weights: QuantizedWeights | 
                 failed = str(error).strip().splitlines()[0]
     finally:
         flow.placing.still = False
-        for module in training:
-            module.training = True
     return audit, failed
 
 

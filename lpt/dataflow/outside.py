@@ -9,29 +9,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.module_tracker import ModuleTracker
 
+from .modes import Watching, evaluating
 from .products import OPERANDS, hides_products, module_running
 
 CURE = "write them as lpt.ops.MatMul, or make modules of them by lpt.models.visible_(model, x)"
 
 
-class _Look(TorchDispatchMode):
+class _Look(Watching):
     """Counts the products that run in no module of `known`, by operator and module."""
 
     def __init__(self, known: Collection[str]) -> None:
         super().__init__()
         self.found: Counter[tuple[str, str]] = Counter()
-        self._known, self._tracker = known, ModuleTracker()
-
-    def __enter__(self) -> _Look:
-        self._tracker.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._tracker.__exit__(*error)
+        self._known = known
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func.overloadpacket
@@ -44,14 +35,8 @@ class _Look(TorchDispatchMode):
 
 def outside(model: nn.Module, known: Collection[str], example: Any) -> list[str]:
     """A line for each kind of product of `model(example)` that runs in none of the modules `known`; no gradients."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), _Look(known) as look:
-            model(*example) if isinstance(example, (tuple, list)) else model(example)
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(model), torch.no_grad(), _Look(known) as look:
+        model(*example) if isinstance(example, (tuple, list)) else model(example)
     lines = [
         f"in full precision, since no module makes them: {count} x {operator} in {name or 'the model itself'}"
         for (operator, name), count in look.found.items()

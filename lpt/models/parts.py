@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..dataflow.modes import evaluating
 from ..errors import UserError
 from .visible import visible
 
@@ -64,14 +65,10 @@ def _inputs(model: nn.Module, example: tuple[Any, ...]) -> dict[str, Tensor]:
                 inputs[name] = args[0].detach().clone()
 
         hooks.append(module.register_forward_hook(see, with_kwargs=True))
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(*example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module in training:
-            module.training = True
     return inputs

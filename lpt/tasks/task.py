@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ..callbacks.step import every_rank
 from ..data.loader import Batches
+from ..dataflow.modes import evaluating
 from ..errors import UserError
 from .schedules import Schedule
 
@@ -208,22 +209,20 @@ class Task(pl.LightningModule):
         """
         if getattr(self.data, part, None) is None:
             raise UserError(f"data={self.data.name} has no part {part!r}: leave split= out, or give the data one")
-        training, self.part = [module for module in self.model.modules() if module.training], part
-        self.model.eval()
+        self.part = part
         sums: dict[str, float] = {}
         try:
-            for i, batch in enumerate(self.val_batches()):
-                found = self.validation_step([part.to(self.device) for part in batch], i)
-                size = found.pop("size")
-                for name, value in {**found, "size": torch.ones(())}.items():
-                    sums[name] = sums.get(name, 0.0) + value.item() * size
-            total = sums.pop("size")
-            means = {name: value / total for name, value in sums.items()}
-            figures = means | self.derived(means) | self.collected()
+            with evaluating(self.model):
+                for i, batch in enumerate(self.val_batches()):
+                    found = self.validation_step([part.to(self.device) for part in batch], i)
+                    size = found.pop("size")
+                    for name, value in {**found, "size": torch.ones(())}.items():
+                        sums[name] = sums.get(name, 0.0) + value.item() * size
+                total = sums.pop("size")
+                means = {name: value / total for name, value in sums.items()}
+                figures = means | self.derived(means) | self.collected()
         finally:
             self.part = "val"
-            for module in training:
-                module.training = True
         return {f"{part}/{name}": value for name, value in figures.items()}
 
     def due(self, every: int) -> bool:
