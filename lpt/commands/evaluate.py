@@ -11,38 +11,26 @@ Exit code: 0 done, 2 a mistake in the command.
 
 import sys
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from ..errors import UserError
-from ..runs.extras import absent
-from ..runs.messages import readable
-from ..runs.terminal import say, show_anything
+from ..runs.terminal import say
+from .answering import answered, listed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if arguments else 2
+    return answered(__doc__ or "", _evaluate, arguments)
+
+
+def _evaluate(arguments: list[str]) -> None:
     from ..runs.evaluation import Asked, keep, measured, prepared
     from ..runs.sampling import Wish
 
-    show_anything()
-    try:
-        wish, overrides = Wish.among(arguments[1:])
-        asked, overrides = Asked.among(overrides)
-        task = prepared(arguments[0], overrides, asked)
-        text = wish.of(task) if wish else ""
-        figures = measured(task, asked)
-    except (UserError, HydraException, OmegaConfBaseException, ModuleNotFoundError) as error:
-        print(f"error: {absent(error) or readable(error)}", file=sys.stderr)
-        return 2
+    wish, overrides = Wish.among(arguments[1:])
+    asked, overrides = Asked.among(overrides)
+    task = prepared(arguments[0], overrides, asked)
+    text = wish.of(task) if wish else ""
+    figures = measured(task, asked)
     kept = keep(arguments[0], asked, overrides, figures)
-    width = max(map(len, figures), default=0)
-    say("\n".join(f"{name:<{width}}  {value:.6g}" for name, value in figures.items()))
+    say(listed(figures))
     if kept:
         print(f"kept in {kept}", file=sys.stderr)
     if wish:
         say(f"\n{text}")
-    return 0

@@ -11,40 +11,28 @@ Exit code: 0 done, 2 a mistake in the command.
 
 import sys
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from ..errors import UserError
-from ..runs.extras import absent
-from ..runs.messages import readable
-from ..runs.terminal import say, show_anything
+from ..runs.terminal import say
+from .answering import answered, listed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if arguments else 2
+    return answered(__doc__ or "", _export, arguments)
+
+
+def _export(arguments: list[str]) -> None:
     from ..runs.exporting import export_run
     from ..runs.trust import trusted
 
-    show_anything()
-    try:
-        run, *words = arguments
-        options = dict(word.partition("=")[::2] for word in words)
-        if options.keys() - {"to", "trust"} or "" in options.values():
-            raise UserError(f"{' '.join(words)}: give only to=FILE and trust=[PACKAGE]")
-        file, said = export_run(run, options.get("to"), trusted(options.get("trust", "")))
-    except (UserError, HydraException, OmegaConfBaseException, ModuleNotFoundError) as error:
-        print(f"error: {absent(error) or readable(error)}", file=sys.stderr)
-        return 2
+    run, *words = arguments
+    options = dict(word.partition("=")[::2] for word in words)
+    if options.keys() - {"to", "trust"} or "" in options.values():
+        raise UserError(f"{' '.join(words)}: give only to=FILE and trust=[PACKAGE]")
+    file, said = export_run(run, options.get("to"), trusted(options.get("trust", "")))
     for name, why in said["stored"].items():
         print(f"{name} is stored as it is: {why}", file=sys.stderr)
-    metrics = said["about"]["metrics"]
-    width = max(map(len, metrics), default=0)
-    say("\n".join(f"{name:<{width}}  {value:.6g}" for name, value in metrics.items()))
+    say(listed(said["about"]["metrics"]))
     size = f"{file.stat().st_size:,} bytes, {len(said['weights'])} weights as codes"
     if "onnx" in said:
         say(said["onnx"]["compared"])
     say(f"\n{file} ({size}), {file.with_suffix('.md').name}")
-    return 0
