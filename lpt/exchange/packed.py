@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import formats
 from ..formats import Blocks, Format
+from ..formats.block_codes import apart, nibbles, paired
 from ..formats.scaling import from_scale_0
 
 BIAS = 127  # of an E8M0 exponent, as OCP has it
@@ -60,9 +61,7 @@ def pack(values: Tensor, format: Format, scale: Tensor) -> Packed:
     small = len(element.values()) <= 16
     flat = codes.flatten()
     if small:
-        nibbles = _nibble(flat)
-        nibbles = torch.cat([nibbles, nibbles.new_zeros(len(nibbles) % 2)])
-        flat = nibbles[0::2] | nibbles[1::2] << 4
+        flat = paired(nibbles(flat))
     tensors = {"codes": flat.contiguous(), **_stored(scale, format)}
     says = {
         "format": format.name, "element": element.name, "bits": format.bits, "packing": NIBBLE if small else BYTE,
@@ -114,7 +113,7 @@ def unpacked(stored: Tensor, packing: str, count: int) -> Tensor:
         raise ValueError(f"{len(stored)} bytes of codes are not {count} {packing}")
     if packing == BYTE:
         return stored
-    return torch.stack([stored & 15, stored >> 4], 1).flatten()[:count]
+    return apart(stored, count)
 
 
 def table(element: Format, small: bool) -> list[float]:
@@ -125,14 +124,9 @@ def table(element: Format, small: bool) -> list[float]:
         return [float(value) for value in values]
     used = ~values.isnan()
     found = torch.full((16,), math.nan)
-    found[_nibble(codes[used]).long()] = values[used]
-    found[8] = -0.0 if found[8].isnan() else found[8]  # as OCP's E2M1 has it; it does not occur
+    found[nibbles(codes[used]).long()] = values[used]
+    found[8] = -0.0 if found[8].isnan() else found[8]  # as OCP's E2M1 has it; -8 of int4_full else
     return [float(value) for value in found]
-
-
-def _nibble(codes: Tensor) -> Tensor:
-    """Sign and rank in four bits; the eighth rank of an uneven format, -8 of int4_full, is that of minus zero."""
-    return (codes >> 4 & 8) | (codes & 7)
 
 
 def _stored(scale: Tensor, format: Format) -> dict[str, Tensor]:

@@ -42,17 +42,31 @@ def packed(element: Format, codes: Tensor) -> Tensor:
     codes = codes.reshape(-1)
     if not _halves(element):
         return codes
-    codes = (codes >> 4 & 8) | (codes & 7)
-    codes = torch.cat([codes, codes.new_zeros(1)]) if len(codes) % 2 else codes
-    return codes[::2] << 4 | codes[1::2]
+    return paired(nibbles(codes))
 
 
 def unpacked(element: Format, held: Tensor, count: int) -> Tensor:
     """The `count` codes that `packed` has put into bytes."""
     if not _halves(element):
         return held
-    codes = torch.stack([held >> 4, held & 15], 1).view(-1)[:count]
+    codes = apart(held, count)
     return (codes << 4 & NAN_CODE) | (codes & 7)
+
+
+def nibbles(codes: Tensor) -> Tensor:
+    """`Format.encode`'s codes of a format of few values in four bits: the sign, then the rank."""
+    return (codes >> 4 & 8) | (codes & 7)
+
+
+def paired(nibbles: Tensor) -> Tensor:
+    """Nibbles [n], two a byte, the first in the lower half."""
+    nibbles = torch.cat([nibbles, nibbles.new_zeros(1)]) if len(nibbles) % 2 else nibbles
+    return nibbles[0::2] | nibbles[1::2] << 4
+
+
+def apart(held: Tensor, count: int) -> Tensor:
+    """The `count` nibbles that `paired` has put into bytes."""
+    return torch.stack([held & 15, held >> 4], 1).view(-1)[:count]
 
 
 def _halves(element: Format) -> bool:
