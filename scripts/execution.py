@@ -15,7 +15,6 @@ Each variant of `memory` runs in a process of its own. The figures go to a JSON 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import json
 import re
@@ -41,12 +40,12 @@ from lpt.benchmarks.measuring import quartiles, timed
 from lpt.benchmarks.stepping import Stepping
 from lpt.data.places import place
 from lpt.execution.bf16 import ExactProducts
-from lpt.execution.heap import keep_freed_memory
+from lpt.execution.heap import give_back, keep_freed_memory
 from lpt.execution.packing import Packing
 from lpt.runs.terminal import show_anything
 
-STOCK, GIVEN_BACK = "stock torch", "stock torch, freed memory given back"
-VARIANTS = (STOCK, GIVEN_BACK, "memory=plain", "memory=packed")
+STOCK = "stock torch"
+VARIANTS = (STOCK, "memory=plain", "memory=packed")
 
 
 class Step(Stepping):
@@ -54,7 +53,7 @@ class Step(Stepping):
 
     def __init__(self, variant: str, batch: int, size: int, device: str) -> None:
         torch.manual_seed(0)
-        if variant in (STOCK, GIVEN_BACK):
+        if variant == STOCK:
             from torchvision.models import resnet18
 
             model: nn.Module = resnet18(num_classes=1000)
@@ -62,7 +61,7 @@ class Step(Stepping):
             model = lpt.models.torchvision("resnet18", classes=1000)
         super().__init__(model.to(device), rate=0.01)
         self.packing = None
-        if variant not in (STOCK, GIVEN_BACK):
+        if variant != STOCK:
             flow = self.quantize(fuse=True)
             self.packing = Packing(flow) if variant == "memory=packed" else None
         self.x, self.y = torch.randn(batch, 3, size, size).to(device), torch.randint(1000, (batch,)).to(device)
@@ -90,7 +89,7 @@ class Step(Stepping):
 def one(variant: str, args: argparse.Namespace) -> dict[str, float]:
     """The figures of one variant, in this process, whose heap train.py's settings rule, if not the C library's own."""
     if variant != STOCK:
-        keep_freed_memory(variant == "memory=plain")
+        keep_freed_memory()
     step = Step(variant, args.batch, args.size, args.device)
     step()  # compiles, and starts the scales
     step()
@@ -115,7 +114,7 @@ def _forget_the_peak(device: str) -> int:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     Path("/proc/self/clear_refs").write_text("5")
     return _resident()
 

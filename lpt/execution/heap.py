@@ -1,31 +1,37 @@
-"""The process's heap: freed memory is kept for the next step, or given back to the system."""
+"""The process's heap: freed memory is kept for the next step, and can be given back to the system."""
 
 import ctypes
 import sys
+from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # glibc, malloc.h
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
-_GIVE_BACK = {_MMAP_MAX: 1 << 16, _TRIM_THRESHOLD: 1 << 17, _MMAP_THRESHOLD: 1 << 20}
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc, malloc.h
 
 
-def keep_freed_memory(keep: bool = True) -> bool:
+def keep_freed_memory() -> bool:
     """Let the C library keep what is freed, so that a step's tensors need no new pages from the system.
 
     By default glibc gives each large block back and takes a fresh one for the next tensor, and touching fresh pages
     can cost several times what the computation costs. But what is kept falls to pieces, into which a larger tensor
-    does not fit: the process may come to hold several times what its tensors need.
-
-    Args:
-        keep: False gives all blocks of a megabyte or more back, so that the process holds little but its tensors.
-            (By default glibc keeps what is below a limit that grows up to 32 megabytes.)
+    does not fit: the process may come to hold several times what its tensors need, until `give_back`.
 
     Returns:
         Whether it took effect: only glibc is known to understand (Linux; not musl, macOS or Windows).
     """
+    mallopt = _of_the_library("mallopt")
+    return mallopt is not None and all(mallopt(*setting) for setting in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)))
+
+
+def give_back() -> bool:
+    """Give all pages that hold nothing back to the system, wherever they lie. Returns whether there were any."""
+    trim = _of_the_library("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def _of_the_library(name: str) -> Any:
+    """A function of the C library; None where it has none of this name."""
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):
-        return False
-    return all(mallopt(name, value) for name, value in (_KEEP if keep else _GIVE_BACK).items())
+        return None

@@ -23,6 +23,9 @@ from ..dataflow.roles import keeps_grid
 from ..formats import Format
 from ..formats.kernels import Library
 from .codes import decode, encode, fits_a_byte, mark_of
+from .heap import give_back
+
+FREED = 1 << 25  # bytes of values that are freed for codes, or decoded for a short while, before the heap is tidied
 
 
 class Packing:
@@ -37,6 +40,7 @@ class Packing:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.saved_bytes = 0  # that the graph kept in the last forward pass, parameters apart
+        self._heap = _Heap()
         self._parameters: set[StorageWeakRef] = set()
         self._grids: dict[StorageWeakRef, _Grid] = {}
         self._kept: dict[StorageWeakRef, list[_Kept]] = {}
@@ -107,7 +111,7 @@ class Packing:
     # -- what autograd calls ---------------------------------------------------------------------------------------
 
     def _pack(self, x: Tensor) -> _Kept:
-        memory, kept = _memory(x), _Kept(x)
+        memory, kept = _memory(x), _Kept(x, self._heap)
         if x.layout != torch.strided or memory in self._parameters:
             return kept
         if (grid := self._grid_of(x)) is not None:
@@ -144,7 +148,8 @@ class _Grid:
 class _Kept:
     """One tensor that the graph keeps: itself, or the codes of its memory and its place in there."""
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, heap: _Heap) -> None:
+        self.heap = heap
         self.tensor: Tensor | None = x.detach()
         self.version = x._version
         self.place = (x.shape, x.stride(), x.storage_offset()) if x.layout == torch.strided else None
@@ -155,6 +160,7 @@ class _Kept:
         if self.tensor is not None and grid.version in (None, self.version) and self.tensor.dtype == grid.dtype:
             codes = grid.encode(self.tensor)
             if codes is not None:
+                self.heap.turned_over(self.tensor)
                 self.codes, self.grid, self.tensor = codes, grid, None
 
     def unpack(self) -> Tensor:
@@ -167,7 +173,23 @@ class _Kept:
                 )
             return self.tensor
         assert self.codes is not None and self.grid is not None and self.place is not None
-        return decode(self.grid, self.codes).as_strided(*self.place)
+        values = decode(self.grid, self.codes)
+        self.heap.turned_over(values)
+        return values.as_strided(*self.place)
+
+
+class _Heap:
+    """Values come and go between codes that stay, and what they leave is too small for the next ones: in between, it
+    goes back to the system. Each time costs fresh pages, so it is done when much has come and gone."""
+
+    def __init__(self) -> None:
+        self.freed = 0  # bytes since the last time
+
+    def turned_over(self, x: Tensor) -> None:
+        self.freed += x.nbytes if x.is_cpu else 0
+        if self.freed > FREED:
+            self.freed = 0
+            give_back()
 
 
 def _memory(x: Tensor) -> StorageWeakRef:

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from .base import Format
 from .octaves import Octaves
-from .scaling import Scale, power_of_two, times_power_of_two
+from .scaling import Scale, held, power_of_two, times_power_of_two
 from .squeeze import Squeeze, Static
 from .tiles import Contents
 
@@ -218,7 +218,7 @@ class _Inverse:
         return x * self.factor
 
     def out_of(self, y: Tensor) -> Tensor:
-        return y * self.factor.reciprocal()
+        return y * held(self.factor.reciprocal())
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class _TwoLevel:
     tensor: Tensor
 
     def into(self, x: Tensor) -> Tensor:
-        return x * (self.block * self.tensor.reciprocal()).reciprocal().clamp(max=LARGEST)
+        return x * held((self.block * self.tensor.reciprocal()).reciprocal().clamp(max=LARGEST))
 
     def out_of(self, y: Tensor) -> Tensor:
         value = y * self.block / self.tensor

@@ -85,7 +85,26 @@ def times_power_of_two(x: Tensor, exponent: Tensor | int) -> Tensor:
         first = exponent >> 1
         return (x * 2.0**first).mul_(2.0 ** (exponent - first))
     half = exponent >> 1
-    return (x * power_of_two(half, x.dtype)).mul_(power_of_two(exponent - half, x.dtype))
+    factors = held(power_of_two(half, x.dtype)), held(power_of_two(exponent - half, x.dtype))
+    return (x * factors[0]).mul_(factors[1])
+
+
+def held(scale: Tensor) -> Tensor:
+    """`scale`, which compiled code computes once for each block, and not anew for each of a block's elements."""
+    if torch.compiler.is_compiling() and any(size != 1 for size in scale.shape) and _can_hold():
+        return torch.ops._inductor_test.realize(scale)  # type: ignore[no-any-return]
+    return scale
+
+
+def _can_hold() -> bool:
+    """Import the operator, which takes seconds, when it is first compiled."""
+    import torch._inductor.test_operators
+
+    return hasattr(torch.ops._inductor_test, "realize")
+
+
+# As torch.compiler.assume_constant_result marks a function, without its imports: it runs while torch.compile looks on.
+_can_hold._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Factor(Protocol):

@@ -143,7 +143,6 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
         if not refused(error):
             raise
         raise UserError(f"{NO_MEMORY} ({first_line(error)}): give a smaller model, batch or data set") from error
-    keep_freed_memory(cfg.memory == "plain")
     folder = experiment.folder
     before = folder.kept()
     compare_code(before, experiment)
