@@ -90,6 +90,10 @@ def rest(node: dict[str, Any]) -> str:
     if weights.get("format", "fp32") != "fp32":
         parts.append(f"W {weights['scheme']} {weights['format']}")
     parts += [f"{key} {weights[key]}" for key in WEIGHTS if key in weights]
+    if "parametrization" in node:
+        name, *settings = (str(v).rpartition(".")[2] if k == "_target_" else f"{k} {v}"
+                           for k, v in node["parametrization"].items())  # fmt: skip
+        parts.append(" ".join([f"W by {name}", *settings]))
     parts += [f"{d['override /averaging']} averaging" for d in node.get("defaults", []) if "override /averaging" in d]
     return "; ".join(parts) or "-"
 

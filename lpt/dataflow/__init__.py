@@ -6,6 +6,7 @@ and a first pass (`tracing`) where Edges stand, `scales` moves their scales, `sa
 names. `audit` proves by value what `coverage` tells as a table; both are imported when they are asked for. `ops` is
 arithmetic as modules.
 Of products, `slots` is what is asked for, `attach_products` puts it on a model, `product` is the autograd function.
+`unit` gives a model weights of variance 1 and fixed factors in place of scales.
 """
 
 from . import ops
@@ -14,5 +15,17 @@ from .attach_products import Multiplied, attach_products_
 from .flow import Flow
 from .slots import Hadamard, Products, Slot
 from .spec import DataFlow
+from .unit import UnitVariance
 
-__all__ = ["DataFlow", "Flow", "Hadamard", "Multiplied", "Products", "Slot", "attach_", "attach_products_", "ops"]
+__all__ = [
+    "DataFlow",
+    "Flow",
+    "Hadamard",
+    "Multiplied",
+    "Products",
+    "Slot",
+    "UnitVariance",
+    "attach_",
+    "attach_products_",
+    "ops",
+]

@@ -131,6 +131,8 @@ def _cells(result: Result) -> list[Any]:
     made = [_name(flow[key]) for key in ("activation", "error", "gradient")]
     kept = _name(weights["format"])
     how = "-" if kept == "fp32" else f"{kept} {weights['scheme']}, scale {weights['scaling']}"
+    if (other := config.get("parametrization")) is not None:
+        how = f"by {other['_target_'].rpartition('.')[2]}"
     edges = "-" if set(made) == {"fp32"} else f"{', '.join(made)}, scale {flow['scaling']}, {flow['rounding']}"
     pair = [slots[name].grid if name in slots else None for name in ("x", "w")]
     return [*texts, " ".join(bits), "; ".join(rules) or "-", edges, how, _gates(pair, made[0], kept)]

@@ -240,9 +240,18 @@ def make_model(cfg: DictConfig, data: Any) -> Any:
     if not cfg.model.get("pretrained"):
         check_memory(lambda: maker("model", cfg.model)(**arguments))
     model = build("model", cfg.model, **arguments)
+    parametrize_(model, cfg)
     if isinstance(data, ImageData):
         _try(model, data, cfg.model.get("name") or type(model).__name__)
     return model
+
+
+def parametrize_(model: Any, cfg: DictConfig) -> None:
+    """What `parametrization=` makes of a new model."""
+    if (node := cfg.get("parametrization")) is not None:  # (older runs have none)
+        parametrization = build("parametrization", node)
+        with told("parametrization"):
+            parametrization.attach_(model)
 
 
 def _try(model: Any, data: ImageData, name: str) -> None:

@@ -25,6 +25,7 @@ from .named import spelt_out
 
 # What may differ between two commands that mean the same run.
 NOT_THE_RUN = ("resume", "logger", "progress", "paths", "checks", "trust")
+LATER = ("variant", "parametrization")  # keys that runs had not from the start: null stands for none
 NOT_THE_DATA = ("download", "cache")
 ANOTHER = (
     "  seed=N        (or any other setting) makes a run of its own, in a folder of its own\n"
@@ -49,9 +50,10 @@ def run_name(config: dict[str, Any], head: list[str]) -> str:
     A head that is too long for a file's name is cut.
     """
     decides = {key: value for key, value in spelt_out(config).items() if key not in NOT_THE_RUN}
-    if decides.get("variant") is None:
-        decides.pop("variant", None)
-    else:
+    for key in LATER:
+        if decides.get(key) is None:
+            decides.pop(key, None)
+    if "variant" in decides:
         head = [*head, str(config["variant"])]
     decides["data"] = {key: value for key, value in config["data"].items() if key not in NOT_THE_DATA}
     text = json.dumps(decides, sort_keys=True, default=str)

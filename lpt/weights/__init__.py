@@ -5,7 +5,8 @@ while an optimizer trains it; `attach` does so by hooks. Of one weight, `weight`
 `step` its next value. `members` are all of a model's (`parameters` says which); `holding` shows, counts and saves them,
 with `state`. `optimizers` has what is done around a step besides, `trials` finds out what an optimizer does, `closures`
 runs what it is handed. Remedies against flickering weights: `remedy` says what one is; `choosers`, `gradients`,
-`ratios` and `transition` are those that there are, and `schemes` finds a rule by its name.
+`ratios` and `transition` are those that there are, and `schemes` finds a rule by its name. `shifting` computes weights
+from other trained tensors.
 """
 
 from .attach import attach_weights_
@@ -16,6 +17,7 @@ from .ratios import OsciReset, QRamping
 from .remedy import Remedy
 from .rules import Hysteresis, Nearest, Scheme, Stochastic, hysteresis, nearest
 from .schemes import scheme
+from .shifting import ShiftAndSign
 from .transition import TransitionRate
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "RateHysteresis",
     "Remedy",
     "Scheme",
+    "ShiftAndSign",
     "StableQAT",
     "Stochastic",
     "TransitionRate",

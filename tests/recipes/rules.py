@@ -136,12 +136,12 @@ def swalp(x: Tensor, u: Tensor | None) -> Tensor:
     return y.clamp(-128, 127) * step
 
 
-def fp143(x: Tensor, bias: int) -> Tensor:
-    return power(minifloat(power(x, -bias), 3, -14, 1.875), bias)
+def fp143(x: Tensor, bias: int, u: Tensor | None = None) -> Tensor:
+    return power(minifloat(power(x, -bias), 3, -14, 1.875, u), bias)
 
 
-def fp152(x: Tensor, bias: int) -> Tensor:
-    return power(minifloat(power(x, -bias), 2, -30, 1.75), bias)
+def fp152(x: Tensor, bias: int, u: Tensor | None = None) -> Tensor:
+    return power(minifloat(power(x, -bias), 2, -30, 1.75, u), bias)
 
 
 def fp169(x: Tensor) -> Tensor:

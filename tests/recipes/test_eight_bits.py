@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -17,7 +18,7 @@ import lpt
 from lpt.dataflow import attach_products_
 from lpt.dataflow.product import _USES
 from lpt.formats.noise import uniform
-from lpt.runs.experiment import make_quantization
+from lpt.runs.experiment import make_quantization, parametrize_
 
 from . import rules
 
@@ -52,9 +53,11 @@ class Trained:
     """A recipe on Net; `step` trains it once and shows what one layer saw."""
 
     def __init__(self, recipe: str, momentum: float = 0.0) -> None:
-        made = make_quantization(composed(f"recipe={recipe}"))
+        cfg = composed(f"recipe={recipe}")
+        made = make_quantization(cfg)
         torch.manual_seed(0)
         self.model = Net()
+        parametrize_(self.model, cfg)
         self.flow = lpt.attach_(self.model, made.make_flow)
         self.products = attach_products_(self.model, made.make_products) if made.make_products.asked else None
         self.weights = made.make_weights(self.model)
@@ -79,6 +82,12 @@ class Trained:
         own = self.model.own.weight if self.weight is None else self.weight.master
         return own.detach().clone()
 
+    @property
+    def gradient(self) -> Tensor | None:
+        """Of the weight; where a shift and a sign stand for it, the sign's is the same."""
+        own: Any = self.model.own
+        return own.weight.grad if "weight" in own._parameters else own.parametrizations.weight.original1.grad
+
     def step(self) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(self.steps)
         self.steps += 1
@@ -90,10 +99,12 @@ class Trained:
         out = model(gain * torch.randn(TOKENS, 16, generator=generator))
         (out * torch.randn(out.shape, generator=generator)).sum().backward()
         e = model.y.grad
-        assert e is not None and model.own.weight.grad is not None and model.x.grad is not None
+        assert e is not None and model.x.grad is not None
         saw = {"x": model.x, "w": w, "e": e, "y": model.y - model.own.bias, "dx": model.x.grad, "before": before}
         saw = {key: t.detach().clone() for key, t in saw.items()}
-        saw["dw"] = model.own.weight.grad.clone()
+        dw = self.gradient
+        assert dw is not None
+        saw["dw"] = dw.clone()
         saw["v"] = self.v("gradient", w) if self.weight is not None else w
         self.flow.step()
         self.weights.swap_in(self.optimizer)
@@ -252,12 +263,48 @@ def test_deepshift_q() -> None:
         assert run.model.own.weight.detach().equal(rules.shifted(left).float())
 
 
+def test_unit_scaling() -> None:
+    run = Trained("unit_scaling")
+    own = run.model.own
+    assert abs(own.weight.std() - 1) < 0.05 and not own.bias.any()
+    for _ in range(STEPS):
+        bias = own.bias.detach().clone()
+        saw = run.step()
+        x, w = (rules.fp143(saw[t], 7, run.u(t, saw[t])) for t in ("x", "w"))
+        e = rules.fp152(saw["e"], 15, run.u("dgrad_e", saw["e"]))
+        same(saw["y"] + bias, (x @ w.T + bias) / 8)  # 64 in-features
+        same(saw["dx"], e @ w / 8)
+        same(saw["dw"], e.T @ x / TOKENS**0.5)
+        assert own.weight.detach().equal(saw["w"] - LR * saw["dw"])
+        same(own.bias.detach(), bias - LR * saw["e"].sum(0) / TOKENS**0.5)
+
+
+def test_deepshift_ps() -> None:
+    run = Trained("deepshift_ps")
+    own: Any = run.model.own.parametrizations.weight  # type: ignore[union-attr, index]
+    shift, sign = own.original0.detach().clone(), own.original1.detach().clone()
+    assert shift.min() < -5.9 and shift.max() > -0.1 and sign.min() < -0.98 and sign.max() > 0.98
+    for _ in range(STEPS):
+        saw = run.step()
+        w = torch.where(sign.abs() > 0.5, sign.sign() * 2.0 ** shift.round(), 0.0)
+        proven(run, saw, {"x": (saw["x"].double() * 65536).floor() / 65536, "w": w, "dgrad_e": saw["e"]})
+        dw = saw["e"].double().T @ ((saw["x"].double() * 65536).floor() / 65536)
+        shift = (shift - LR * dw * w * math.log(2)).clamp(-6, 0)
+        sign = sign - LR * dw
+        assert run.model.own.weight.unique().numel() <= 15  # asks for the weight, which clamps the shift
+        same(own.original0.detach(), shift)
+        same(own.original1.detach(), sign)
+        shift, sign = own.original0.detach().clone(), own.original1.detach().clone()
+
+
 def test_fp8_seb_cannot_be_told_from_tracked_fp143() -> None:
     tracked = ("weights.granularity=tensor", "weights.scaling=tracked")
     assert composed("recipe=fp8_seb") == composed("format=fp143", "weights=fp143", *tracked)
 
 
-@pytest.mark.parametrize("recipe", ["te_delayed", "hbfp8", "swalp", "hfp8", "deepshift_q", "bm8"])
+@pytest.mark.parametrize(
+    "recipe", ["te_delayed", "hbfp8", "swalp", "hfp8", "deepshift_q", "bm8", "unit_scaling", "deepshift_ps"]
+)
 def test_a_run_goes_on_bit_for_bit(recipe: str) -> None:
     whole, first, second = (Trained(recipe, 0.5 if recipe == "swalp" else 0.0) for _ in range(3))
     for _ in range(4):
