@@ -181,6 +181,17 @@ class Blocks(Format):
         differ = [a != b for a, b in pairs]
         return tiles.merged(tiles.spread(sum(differ[1:], differ[0])).expand_as(tiles.x))
 
+    def summed(self, values: Tensor, dim: int = -1) -> Tensor:
+        """The sum of each block's values, in the shape of the first part of `scales`."""
+        tiles = self._tiles(values, dim)
+        blocks = tiles.contents()
+        return tiles.joined((blocks.x.sum(blocks.inner, keepdim=True),))
+
+    def spread(self, part: Tensor, like: Tensor, dim: int = -1) -> Tensor:
+        """What `summed` could have given, in the shape of `like`: each element has that of its block."""
+        tiles = self._tiles(like, dim)
+        return tiles.merged(tiles.spread(*tiles.parted(part, 1)).expand_as(tiles.x))
+
     def places(self, scale: Tensor, like: Tensor, dim: int = -1) -> Tensor:
         """int64 in the shape of `like`: which block each element lies in."""
         tiles = self._tiles(like, dim)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from . import state
+from .learned import LearnedScales
 from .members import Members
+from .optimizers import Besides
 from .parameters import why_not
 from .step import Seen
+from .weight import Weight
+
+Optimizer = torch.optim.Optimizer
 
 
 class Holding:
@@ -30,6 +36,9 @@ class Holding:
     calls: int
     made: dict[str, Any]
     _members: Members
+    _besides: Besides
+    _learned: LearnedScales | None
+    _admitted: WeakKeyDictionary[Optimizer, int]
 
     # -- by name ------------------------------------------------------------------------------------------------------
 
@@ -64,6 +73,37 @@ class Holding:
     def seen(self, name: str) -> Seen:
         """How this weight is seen by its format and scales: a dataclass, `Channels` or `InFeatures`."""
         return next(w for w in self._members.weights if w.name == name).channels
+
+    # -- whose optimizers ---------------------------------------------------------------------------------------------
+
+    def holds(self, optimizer: Optimizer) -> bool:
+        """Whether the optimizer steps any of these weights."""
+        by_id = self._members.by_id
+        return any(id(p) in by_id for group in optimizer.param_groups for p in group["params"])
+
+    def of(self, optimizer: Optimizer) -> list[Weight]:
+        """The weights that the optimizer holds."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return [w for w in self._members.weights if id(w.param) in held]
+
+    def admit(self, optimizer: Optimizer) -> None:
+        """Refuse an optimizer that these weights cannot be stepped by; its first step would do the same.
+
+        Raises:
+            ValueError: it needs a closure, exchanges parameters, or does not fit `decay`, `momentum`, `momentum_use`.
+        """
+        if self._admitted.get(optimizer) != len(optimizer.param_groups):
+            self._besides.admit(optimizer, set(self._members.by_id))
+            self._admitted[optimizer] = len(optimizer.param_groups)
+
+    @torch.no_grad()
+    def meet(self, optimizer: Optimizer) -> None:
+        """An optimizer that holds none of these weights is about to step.
+
+        Raises:
+            ValueError: it holds parameters of the model, and that has weights by now that are not quantized.
+        """
+        self._members.meet(optimizer)
 
     # -- flips --------------------------------------------------------------------------------------------------------
 
@@ -140,6 +180,8 @@ class Holding:
             for w in self._members.weights:
                 w.follow()
         saved = state.saved(self._members.weights)
+        if self._learned is not None:
+            saved["learned"] = self._learned.state()
         return {**saved, "flips": self.flips(), "calls": self.calls, "made": dict(self.made)}
 
     @torch.no_grad()
@@ -155,6 +197,8 @@ class Holding:
             w.load(saved)
             w.flips.copy_(torch.tensor([level, regrid]))
             w.seen = seen
+        if self._learned is not None:
+            self._learned.load(saved["learned"])
         self.calls = saved["calls"]
 
 

@@ -68,7 +68,7 @@ class Clamped:
 
     def __call__(self, w: Weight, key: Key | None) -> None:
         view, format = w.channels.view(w.master), w.plan.format
-        scale = w.channels.scale(view, w.plan)
+        scale = w.scale_of(view)
         most = format.floor(torch.full_like(view, math.inf), scale=scale)
         least = format.ceil(torch.full_like(view, torch.finfo(view.dtype).tiny), scale=scale)
         clamped = torch.copysign(view.abs().clamp(least, most), view)

@@ -7,7 +7,7 @@ quantized weight from the new master and the previous quantized weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,27 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from ..formats.kernels import Library
-from ..formats.scaling import RULES
 from . import state
+from .choices import check_choices, check_scales
 from .holding import Holding
 from .keeping import keeping
+from .learned import LearnedScales
 from .members import Members
 from .optimizers import USES, Besides, check_moved, offset
 from .remedy import Moment, Remedy, over
 from .rules import FormatSpec, Scheme
+from .scales import LEARNED
 from .schemes import scheme as named
-from .step import SCALINGS, Plan
+from .step import Plan
 from .weight import Weight
 
 Optimizer = torch.optim.Optimizer
 _WATCHED = 4  # steps that are watched on other devices than the CPU, where to look costs waiting
-_CHOICES = {
-    "scaling": SCALINGS,
-    "scale_rule": RULES,
-    "granularity": ("channel", "tensor"),
-    "momentum_use": ("exact", "rounded"),
-    "decay": ("master", "quantized"),
-}
 
 
 class QuantizedWeights(Holding):
@@ -52,7 +47,8 @@ class QuantizedWeights(Holding):
         model: its weights (`lpt.weights.parameters.quantizable`) become quantized now, to nearest.
         scheme, format, width: as for `lpt.weights.scheme`. "fp32" quantizes nothing.
         scaling: "current", the scale of the master's largest magnitude at each step; "tracked", which moves
-            towards it by at most one a step; "delayed", which moves so, but after the step has used it.
+            towards it by at most one a step; "delayed", which moves so, but after the step has used it; "lsq", a scale
+            that trains with the weights (`learned`), of a format whose scales are real numbers.
         scale_rule: when a largest weight counts to the octave above (`lpt.formats.Format.carry`): "rounded", where
             rounding it would reach that octave, as the paper's author has it; "floor", never; "ceil"; "rceil".
         granularity: "channel", one scale per output channel of a convolution and one per layer otherwise, or
@@ -103,14 +99,10 @@ class QuantizedWeights(Holding):
         steps: int | None = None,
         kernels: Library | None = None,
     ) -> None:
-        _check(locals())
+        check_choices(locals())
         rule = over(remedy, named(scheme, format, width))
         self.remedy, self.steps = remedy or Remedy(), steps
-        if rule.format.block is not None and (scaling, scale_rule, room) != ("current", "rounded", 0):
-            raise ValueError(
-                f"{rule.format.name} is a block format, with a rule and room of its own: leave scaling, "
-                "scale_rule and room out, and name another one for another rule (mxfp4_ceil, fp134/32/e8m0/even/room=1)"
-            )
+        check_scales(rule.format, scaling, scale_rule, room)
         self.model, self.kernels = model, kernels
         self.swapped = False
         self.stepping: Optimizer | None = None  # whose step the masters are in for
@@ -118,6 +110,7 @@ class QuantizedWeights(Holding):
         plan = Plan(rule, scaling, scale_rule, room)
         self.made = state.made(plan, granularity, master, remedy)
         self._keep = keeping(master)
+        self._learned = LearnedScales() if scaling == LEARNED else None
         self._besides = Besides(decay, momentum, momentum_use, gradient)
         self._admitted: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
         self._held: list[Weight] = []  # those whose masters are in the parameters,
@@ -139,35 +132,6 @@ class QuantizedWeights(Holding):
         self._members.exchange(scheme)
 
     # -- around the optimizer's step ----------------------------------------------------------------------------------
-
-    def holds(self, optimizer: Optimizer) -> bool:
-        """Whether the optimizer steps any of these weights."""
-        by_id = self._members.by_id
-        return any(id(p) in by_id for group in optimizer.param_groups for p in group["params"])
-
-    def of(self, optimizer: Optimizer) -> list[Weight]:
-        """The weights that the optimizer holds."""
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return [w for w in self._members.weights if id(w.param) in held]
-
-    def admit(self, optimizer: Optimizer) -> None:
-        """Refuse an optimizer that these weights cannot be stepped by; its first step would do the same.
-
-        Raises:
-            ValueError: it needs a closure, exchanges parameters, or does not fit `decay`, `momentum`, `momentum_use`.
-        """
-        if self._admitted.get(optimizer) != len(optimizer.param_groups):
-            self._besides.admit(optimizer, set(self._members.by_id))
-            self._admitted[optimizer] = len(optimizer.param_groups)
-
-    @torch.no_grad()
-    def meet(self, optimizer: Optimizer) -> None:
-        """An optimizer that holds none of these weights is about to step.
-
-        Raises:
-            ValueError: it holds parameters of the model, and that has weights by now that are not quantized.
-        """
-        self._members.meet(optimizer)
 
     @torch.no_grad()
     def swap_in(self, optimizer: Optimizer | None = None) -> None:
@@ -205,6 +169,8 @@ class QuantizedWeights(Holding):
                 self._moment = Moment(optimizer, self._active, self.calls + 1, self.steps)
                 self._moment.dial(self.scheme)
                 self.remedy.before_step(self._moment)
+                if self._learned is not None:
+                    self._learned.before(optimizer, self._active)
                 self._besides.before(optimizer, self._active, self._key)
         except Exception:
             self.restore()
@@ -226,6 +192,8 @@ class QuantizedWeights(Holding):
             self.calls += 1
             if optimizer is not None:
                 self._besides.after(optimizer, active, self._key)
+                if self._learned is not None:
+                    self._learned.after()
             self._advance(active, moment)
         finally:
             self.remedy.end()
@@ -252,6 +220,8 @@ class QuantizedWeights(Holding):
     def restore(self) -> None:
         """The step failed: quantized weights back into the parameters; the masters stay as the step left them."""
         self._take_out()
+        if self._learned is not None:
+            self._learned.drop()
         self.remedy.end()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -285,9 +255,3 @@ class QuantizedWeights(Holding):
         if use in USES:
             return weight.keys[USES.index(use)] + self.calls
         return weight.keys[-1] + (offset(use) + self.calls)
-
-
-def _check(given: Mapping[str, Any]) -> None:
-    for key, valid in _CHOICES.items():
-        if given[key] not in valid:
-            raise ValueError(f"{key}={given[key]!r} is not one of {', '.join(valid)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .parameters import chosen
 
@@ -18,9 +20,9 @@ from .parameters import chosen
 class ShiftAndSign:
     """w = 2^round(P) sgn(round(S)); P and S train in the place of w (DeepShift-PS, arXiv 1905.13298).
 
-    Straight-through: dP = dw w ln 2 and dS = dw. P stays within [-(2^(bits - 1) - 2), 0], clamped in place whenever w
-    is computed, so that w has the levels of `log4` (4 bits) at scale 0. They begin uniformly: P over that range, S from
-    -1 to 1, of which half are rounded to 0.
+    Straight-through: dP = dw w ln 2 and dS = dw. P stays within [-(2^(bits - 1) - 2), 0], clamped in place after each
+    step of an optimizer, so that w has the levels of `log4` (4 bits) at scale 0. They begin uniformly: P over that
+    range, S from -1 to 1, of which half are rounded to 0.
 
     Args:
         bits: of a weight, its sign included; 3 or more.
@@ -61,16 +63,42 @@ class ShiftAndSign:
         if not homes:
             raise ValueError("there is no weight of a product that shifts and signs could take the place of")
         for own in homes.values():
-            pair: tuple[nn.Parameter, nn.Parameter] | None = None
+            like: Tensor = getattr(*own[0]).detach()
+            shift = Shift(torch.empty_like(like).uniform_(self.least, 0))
+            sign = nn.Parameter(torch.empty_like(like).uniform_(-1, 1))
+            shift.least = self.least
             for module, name in own:
                 register_parametrization(module, name, _Shifted(self.least))
                 parts: Any = module.parametrizations[name]  # type: ignore[index]
-                if pair is None:
-                    pair = parts.original0, parts.original1
-                parts.original0, parts.original1 = pair
-            with torch.no_grad():
-                pair[0].uniform_(self.least, 0)  # type: ignore[index]
-                pair[1].uniform_(-1, 1)  # type: ignore[index]
+                parts.original0, parts.original1 = shift, sign
+        _hook_all_optimizers()
+
+
+class Shift(nn.Parameter):
+    """P, which every optimizer's step leaves within its range."""
+
+    least = -6
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shift:
+        if id(self) not in memo:
+            other = Shift(self.data.clone(memory_format=torch.preserve_format), self.requires_grad)
+            other.least = self.least
+            memo[id(self)] = other
+        found: Shift = memo[id(self)]
+        return found
+
+
+@functools.cache
+def _hook_all_optimizers() -> None:
+    register_optimizer_step_post_hook(_clamp)  # type: ignore[arg-type]
+
+
+def _clamp(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if isinstance(p, Shift):
+                    p.clamp_(p.least, 0)
 
 
 class _Shifted(nn.Module):
@@ -81,9 +109,7 @@ class _Shifted(nn.Module):
         self.least = least
 
     def forward(self, shift: Tensor, sign: Tensor) -> Tensor:
-        with torch.no_grad():
-            shift.clamp_(self.least, 0)
-        w: Tensor = _Power.apply(shift, sign)
+        w: Tensor = _Power.apply(shift, sign, self.least)
         return w
 
     def right_inverse(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,12 +119,12 @@ class _Shifted(nn.Module):
 
 class _Power(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, shift: Tensor, sign: Tensor) -> Tensor:
-        w = torch.ldexp(sign.round().sign(), shift.round().int())
+    def forward(ctx: Any, shift: Tensor, sign: Tensor, least: int) -> Tensor:
+        w = torch.ldexp(sign.round().sign(), shift.clamp(least, 0).round().int())
         ctx.save_for_backward(w)
         return w
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         (w,) = ctx.saved_tensors
-        return g * w * math.log(2), g
+        return g * w * math.log(2), g, None

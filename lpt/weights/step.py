@@ -13,7 +13,7 @@ from ..formats import Format
 from ..formats.scaling import NO_SCALE
 from .rules import Scheme
 
-SCALINGS = ("current", "tracked", "delayed")
+SCALINGS = ("current", "tracked", "delayed", "lsq")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def step(
         master, quantized: seen by `channels.view`.
         written: gets what `quantized` gets.
         scale: of the grid that `quantized` lies on.
-        upcoming: with delayed scaling, the scale of the next grid; None otherwise.
+        upcoming: with delayed scaling, the scale of the next grid; with lsq, as it has been trained; None otherwise.
         state: of a scheme that has one (`Chooser`), in place as well.
 
     Returns:
@@ -95,14 +95,7 @@ def step(
     """
     scheme: Any = plan.scheme
     held = scheme.hold(master, *state) if state else master
-    largest = channels.scale(held, plan)
-    if plan.scaling == "current":
-        new_scale = largest
-    elif upcoming is None:
-        new_scale = _moved(scale, largest)
-    else:
-        new_scale = torch.where(upcoming == NO_SCALE, largest, upcoming)
-        upcoming.copy_(_moved(new_scale, largest))
+    new_scale = _next_scale(plan, channels, held, scale, upcoming)
     new = scheme(held, quantized, new_scale, key, *state).to(quantized.dtype)
     flips = _flips(new != quantized, plan.format.moved(new_scale, scale, quantized))
     if held is not master:
@@ -111,6 +104,20 @@ def step(
     written.copy_(new)
     scale.copy_(new_scale)
     return flips
+
+
+def _next_scale(plan: Plan, channels: Seen, held: Tensor, scale: Tensor, upcoming: Tensor | None) -> Tensor:
+    if plan.scaling == "lsq":
+        assert upcoming is not None
+        return upcoming
+    largest = channels.scale(held, plan)
+    if plan.scaling == "current":
+        return largest
+    if upcoming is None:
+        return _moved(scale, largest)
+    new_scale = torch.where(upcoming == NO_SCALE, largest, upcoming)
+    upcoming.copy_(_moved(new_scale, largest))
+    return new_scale
 
 
 def _flips(flipped: Tensor, moved: Tensor) -> Tensor:

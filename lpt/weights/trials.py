@@ -154,16 +154,16 @@ def _steps(
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     w = nn.Parameter(torch.ones([2, 3, *[1] * (like.ndim - 2)][: like.ndim], dtype=dtype, device=like.device))
     lr = torch.full_like(group["lr"], _LR) if isinstance(group.get("lr"), Tensor) else _LR
-    stand_in = _stand_in(optimizer, {**group, "params": [w], "lr": lr})
+    alike = stand_in(optimizer, {**group, "params": [w], "lr": lr})
     for _ in range(_STEPS):
         grad = gradient(w.detach())
         w.grad = grad.to_sparse(1) if sparse else grad
-        type(optimizer).step(stand_in)
-        state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in stand_in.state[w].items()}
+        type(optimizer).step(alike)
+        state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in alike.state[w].items()}
         yield w.detach().clone(), state, _LR
 
 
-def _stand_in(optimizer: Optimizer, group: Group) -> Optimizer:
+def stand_in(optimizer: Optimizer, group: Group) -> Optimizer:
     """An optimizer of the same class and options, with this group alone; it shares nothing that a step changes."""
     twin: Optimizer = object.__new__(type(optimizer))
     for key, value in optimizer.__dict__.items():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .step import Plan, Seen
+from ..formats import Format
 
 _compare = None if sys.platform == "win32" else ctypes.CDLL(None).memcmp  # the C library's
 if _compare is not None:
@@ -29,7 +30,9 @@ def unchanged(now: Tensor, before: Tensor) -> bool:
     return torch.equal(now, before)
 
 
-def written(now: Tensor, before: Tensor, master: Tensor, scale: Tensor, channels: Seen, plan: Plan) -> Tensor:
+def written(
+    now: Tensor, before: Tensor, master: Tensor, scale: Tensor, scale_of: Callable[[Tensor], Tensor], format: Format
+) -> Tensor:  # fmt: skip
     """Whether each element was written, bool.
 
     One that changed was. One that holds what it held may have been, too, where another one of its scale was given that
@@ -40,9 +43,10 @@ def written(now: Tensor, before: Tensor, master: Tensor, scale: Tensor, channels
     Args:
         now, before, master: the values, those that they had, and the master of these; all seen by `channels.view`.
         scale: of the grid of `before`.
+        scale_of: values -> their scale.
     """
     changed = now != before
-    rows = plan.format.places(scale, now)
+    rows = format.places(scale, now)
     maybe = _among(now, rows, changed)
     if not maybe.any():
         return changed
@@ -50,9 +54,9 @@ def written(now: Tensor, before: Tensor, master: Tensor, scale: Tensor, channels
     kept[rows[~changed & ~maybe]] = True
     whole = changed | (maybe & ~kept[rows])
     values = torch.where(whole, now.to(master.dtype), master)
-    moved = channels.scale(values, plan)
-    lifted = plan.format.round(values, scale=moved).abs() > now.abs()
-    return whole | (maybe & lifted & plan.format.moved(moved, scale, now))
+    moved = scale_of(values)
+    lifted = format.round(values, scale=moved).abs() > now.abs()
+    return whole | (maybe & lifted & format.moved(moved, scale, now))
 
 
 def _among(values: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:

@@ -291,7 +291,7 @@ def test_deepshift_ps() -> None:
         dw = saw["e"].double().T @ ((saw["x"].double() * 65536).floor() / 65536)
         shift = (shift - LR * dw * w * math.log(2)).clamp(-6, 0)
         sign = sign - LR * dw
-        assert run.model.own.weight.unique().numel() <= 15  # asks for the weight, which clamps the shift
+        assert run.model.own.weight.unique().numel() <= 15
         same(own.original0.detach(), shift)
         same(own.original1.detach(), sign)
         shift, sign = own.original0.detach().clone(), own.original1.detach().clone()

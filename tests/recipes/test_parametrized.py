@@ -154,9 +154,12 @@ def test_shifts_and_signs_by_hand() -> None:
     x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     linear(x).backward()
     assert linear.weight.tolist() == [[0.25, -0.5, 0, 0]]
-    assert own.original0.tolist()[0] == pytest.approx([-2, -1.4, 0, -1])
+    assert own.original0.tolist()[0] == pytest.approx([-9, -1.4, 3, -1])  # as it was written
     assert own.original0.grad.tolist()[0] == pytest.approx([0.25 * math.log(2), -0.5 * 2 * math.log(2), 0, 0])
     assert own.original1.grad.tolist() == [[1, 2, 3, 4]]
+    copied = copy.deepcopy(linear)
+    torch.optim.SGD(copied.parameters(), lr=1).step()  # without gradients: nothing but the clamp
+    assert copied.parametrizations.weight.original0.tolist()[0] == pytest.approx([-2, -1.4, 0, -1])
 
 
 @pytest.mark.parametrize("bits", [2, True, 4.0, 9])
