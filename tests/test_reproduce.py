@@ -50,6 +50,19 @@ def folder(path, seed=0, status="finished", commit="c1", config=None, **figures)
     return read(path)
 
 
+def test_settings_by_model(tmp_path):
+    """The GPT has rates of its own and the same schedules, otherwise spelt; the others have none of its rates."""
+    only = {"models": ["GPT", "ResNet-8"], "arms": ["hysteresis"], "weights": ["MXFP4 in MXFP4"], "steps": ["3000"]}
+    plan = Plan.read("remedies", "cpu", 2, only)
+    runs = plan.runs(tmp_path, places=PLACES)
+    assert len(runs) == 2 * 3 * 3 * 2 * 2 and plan.count == 2 * 3 * 2 * (3 + 1)
+    rates = {(run.label["model"], run.label["rate"]) for run in runs}
+    assert {rate for model, rate in rates if model == "GPT"} == {"lr 0.001", "lr 0.002", "lr 0.005"}
+    assert {rate for model, rate in rates if model == "ResNet-8"} == {"lr 0.03", "lr 0.1", "lr 0.3"}
+    constant = {run.label["model"]: run.overrides for run in runs if run.label["schedule"] == "constant"}
+    assert "scheduler=constant" in constant["ResNet-8"] and "scheduler.last=1" in constant["GPT"]
+
+
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 
@@ -64,7 +77,7 @@ def test_every_plan_is_whole(name, size):
         for model in plan.models:  # every setting of a model, an arm and a condition composes
             of_model = [*plan.of_model(model, PLACES), *plan.settings]
             texts = [arm["settings"] if isinstance(arm, dict) else arm for arm in list(plan.arms.values())[:7]]
-            for text in [*texts, *(text for values in plan.vary.values() for text in values.values())]:
+            for text in [*texts, *(text for key in plan.vary for text in plan.values(key, model).values())]:
                 cfg = compose("config", [*of_model, *text.split()])
                 for part in ("model", "data", "task", "optimizer", "scheduler"):  # whose functions take the keys given
                     keys = {key: None for key in cfg[part] if key not in ("_target_", "_partial_")}
@@ -380,6 +393,8 @@ def test_a_search_comes_before_the_comparison(tmp_path):
     assert made[0].rows == [["hysteresis", "+3.00 [-4.45, +10.45]"]]  # of 0, 3 and 6
     assert list(map(str, made[2].rows[1][:4])) == ["hysteresis lr 0.3", "3", "76.67 ± 15.28", "60.00"]
     assert made[2].rows[0][4] == pytest.approx(0.1) and figures[0].series[0].y == [pytest.approx(3.0)]
+    both = Plan.read("remedies", "cpu", 3, {**only, "models": ["ResNet-8", "GPT"], "rate": ["lr 0.1"]})
+    assert [*both.models] == ["ResNet-8"] and both.notes[-1] == "GPT is left out: it has none of only.rate=lr 0.1."
     only["rate"] = ["lr 0.1"]
     plan = Plan.read("remedies", "cpu", 3, only)
     assert not first(plan, plan.runs(tmp_path, places=PLACES))

@@ -6,10 +6,10 @@ combination is one run, and its settings alone decide its folder. So two names t
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +17,15 @@ from string import Formatter
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra import initialize_config_dir
 
 from ..errors import UserError
-from ..runs.folder import run_name
 from ..runs.messages import CONF, as_override
-from ..runs.named import names
+from .folders import Folders
 
 SIZES = ("smoke", "cpu", "small", "paper")
 QUIET = ("progress=false", "logger.mode=disabled")
+OTHERS = "others"  # in a value of `vary`: the models that no value of its key names
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class Plan:
     settings: list[str]
     places: dict[str, str]
     arms: dict[str, Any] = field(default_factory=dict)
-    vary: dict[str, dict[str, str]] = field(default_factory=dict)
+    vary: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> value -> settings, or those by model
     baseline: str | None = None
     compare: list[list[str]] = field(default_factory=list)
     search: str | None = None
@@ -96,6 +92,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     outputs: Path = Path("outputs") / "reproduce"  # where what several tables share is kept
+
+    def __post_init__(self) -> None:
+        self._named = {
+            key: {m for text in values.values() for m in _by_model(text)} for key, values in self.vary.items()
+        }
 
     @classmethod
     def read(cls, name: str, size: str, seeds: int | None = None, only: dict[str, list[str]] | None = None) -> Plan:
@@ -152,22 +153,37 @@ class Plan:
             self.compare = [pair for pair in self.compare if stay.issuperset(pair)]
         for name in axes[key].keys() - stay:
             del axes[key][name]
+        for model in [model for model in self.models if key in self.vary and not self.values(key, model)]:
+            del self.models[model]
+            self.notes.append(f"{model} is left out: it has none of only.{key}={','.join(wanted)}.")
 
     @property
     def count(self) -> int:
         """How many runs it has."""
-        cells = len(self.models) * len(self.arms) * self.seeds
-        for key, values in self.vary.items():
-            cells *= 1 if key == self.tune else len(values)
-        if self.tune:
-            cells += cells // self.seeds * (len(self.vary[self.tune]) - 1)  # the search, with one seed
-        return cells + (len(self.models) if self.search else 0)
+        return sum(map(self._count_of, self.models))
+
+    def _count_of(self, model: str) -> int:
+        sizes = {key: len(self.values(key, model)) for key in self.vary}
+        cells = len(self.arms) * math.prod(size for key, size in sizes.items() if key != self.tune)
+        searched = sizes[self.tune] if self.tune else 1  # with one seed
+        return cells * (self.seeds + searched - 1) + (1 if self.search else 0)
+
+    def values(self, key: str, model: str) -> dict[str, str]:
+        """The values of a key of `vary` that a model has, each with its settings.
+
+        Settings may be given by model, and for all `others`; a model that is named anywhere among the key's values has
+        those alone that name it.
+        """
+        own = model if model in self._named[key] else OTHERS
+        each = {value: _by_model(text) for value, text in self.vary[key].items()}
+        return {value: by_model[own] for value, by_model in each.items() if own in by_model}
 
     def cost(self) -> float | None:
         """Seconds of one process, as measured for each model; None where nothing was measured."""
         each = [settings.get("seconds") for settings in self.models.values()]
-        share = self.count / max(1, len(self.models))
-        return None if None in each else share * sum(float(seconds or 0) for seconds in each)
+        if None in each:
+            return None
+        return sum(self._count_of(model) * float(s or 0) for model, s in zip(self.models, each, strict=True))
 
     def runs(self, outputs: Path, given: Sequence[str] = (), places: dict[str, str] | None = None) -> list[Run]:
         """Every run, those first from which others start.
@@ -184,16 +200,22 @@ class Plan:
             found = list(self._trainings(outputs, list(given), places or {}))
         return found + [self._searching(run, outputs, places or {}) for run in found if self.search and run.seed == 0]
 
+    def _cases(self) -> Iterator[tuple[str, dict[str, str], int]]:
+        """(model, condition, seed)"""
+        for model in self.models:
+            axes = [self.values(key, model) for key in self.vary]
+            for keys, seed in itertools.product(itertools.product(*axes), range(self.seeds)):
+                yield model, dict(zip(self.vary, keys, strict=True)), seed
+
     def _trainings(self, outputs: Path, given: list[str], places: dict[str, str]) -> Iterator[Run]:
         folders = Folders()
-        conditions = [dict(zip(self.vary, keys, strict=True)) for keys in itertools.product(*self.vary.values())]
-        for model, condition, seed in itertools.product(self.models, conditions, range(self.seeds)):
+        for model, condition, seed in self._cases():
             started: dict[str, Path] = {}
             for arm, wanted in self.arms.items():
                 origin = wanted.get("from") if isinstance(wanted, dict) else None
                 text = wanted["settings"] if isinstance(wanted, dict) else wanted
                 overrides = [*self.of_model(model, places), *self.settings]
-                overrides += [o for key, value in condition.items() for o in self.vary[key][value].split()]
+                overrides += [o for key, value in condition.items() for o in self.values(key, model)[value].split()]
                 overrides += [*text.split(), f"seed={seed}", *QUIET, *given]
                 overrides += [as_override("init_from", started[origin])] if origin else []
                 folder = outputs / "runs" / folders.name(overrides)
@@ -225,6 +247,10 @@ class Plan:
         ]
 
 
+def _by_model(text: Any) -> dict[str, str]:
+    return text if isinstance(text, dict) else {OTHERS: text}
+
+
 def known() -> list[str]:
     """The names, as `list` shows them."""
     return sorted(path.stem for path in (CONF / "reproduce").glob("*.yaml"))
@@ -233,39 +259,3 @@ def known() -> list[str]:
 def sizes_of(name: str) -> list[str]:
     """The sizes that `name` has."""
     return list(yaml.safe_load((CONF / "reproduce" / f"{name}.yaml").read_text(encoding="utf-8"))["sizes"])
-
-
-class Folders:
-    """The names of the folders that `python train.py OVERRIDES` would make; within `initialize_config_dir`.
-
-    Composing files takes Hydra a quarter of a second, so it is done once for each choice of files; keys are set on a
-    copy, as Hydra itself sets them, after its files.
-    """
-
-    def __init__(self) -> None:
-        self._composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
-
-    def name(self, overrides: Sequence[str]) -> str:
-        """The name, without the folder that it lies in."""
-        read = OverridesParser.create().parse_overrides(list(overrides))
-        chosen = [o for o in read if not self._is_a_key(o)]
-        cfg, choices = self._of_files(tuple(str(o.input_line) for o in chosen))
-        ConfigLoaderImpl._apply_overrides_to_config([o for o in read if self._is_a_key(o)], cfg)
-        config: Any = OmegaConf.to_container(cfg, resolve=True)
-        return run_name(config, [*names(cfg, choices).values(), f"seed{config['seed']}"])
-
-    @staticmethod
-    def _is_a_key(override: Override) -> bool:
-        """Whether it sets a key, and does not choose or take away a file."""
-        plain = not override.is_sweep_override() and not override.is_hydra_override() and not override.package
-        return plain and not override.is_delete() and not (CONF / override.key_or_group).is_dir()
-
-    def _of_files(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
-        if chosen not in self._composed:
-            cfg = compose("config", list(chosen), return_hydra_config=True)
-            choices = {key: str(value) for key, value in cfg.hydra.runtime.choices.items()}
-            with open_dict(cfg):
-                del cfg["hydra"]
-            self._composed[chosen] = cfg, choices
-        cfg, choices = self._composed[chosen]
-        return copy.deepcopy(cfg), choices

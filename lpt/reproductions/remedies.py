@@ -7,7 +7,7 @@ from typing import Any
 
 from ..report import tables
 from ..report.figure import Axis, Figure, Series
-from ..report.runs import LESS_IS_BETTER
+from ..report.runs import LESS_IS_BETTER, named
 from ..report.sections import Table
 from ..report.tables import Row
 from .makers import Made, rows_of
@@ -36,21 +36,38 @@ def remedies(plan: Plan, runs: Sequence[Run]) -> Made:
     cases = list(dict.fromkeys(case for case, _ in best))
     arms = [arm for arm in plan.arms if any((case, arm) in best for case in cases)]
     made = [_matrix(f"{_name(cases, case)}", best, rates, case, arms, plan) for case in cases]
-    gains = [_gains(best, cases, arms, str(plan.baseline))]
-    if "hysteresis" in arms:
-        gains.append(_gains(best, cases, arms, "hysteresis"))
+    of = {case: str(plan.models[dict(case)["model"]]["metric"]) for case in cases}
+    gains, figures = [], []
+    for metric in dict.fromkeys(of.values()):
+        own = [case for case in cases if of[case] == metric]
+        names = {case: _name(cases, case) for case in own}
+        for other in dict.fromkeys([str(plan.baseline), *(["hysteresis"] if "hysteresis" in arms else [])]):
+            gains.append(_gains(best, names, arms, other, _unit(metric)))
+        figures += _figure(plan, metric, best, names, arms)
     whole, notes = tables.table("All runs", rows, plan.baseline)
+    return [*gains, *made, whole], figures, notes
+
+
+def _unit(metric: str) -> str:
+    """What differences are in."""
+    return "points" if metric in tables.PERCENT else f"{named(metric)}"
+
+
+def _figure(
+    plan: Plan, metric: str, best: dict[tuple[Case, str], Row], names: dict[Case, str], arms: Sequence[str]
+) -> list[Figure]:
+    """Bars of the differences to the baseline; none where there are none."""
     series = []
     for arm in arms:
-        found = [(case, _difference(best, case, arm, str(plan.baseline))) for case in cases]
-        kept = [(_name(cases, case), d) for case, d in found if d is not None and arm != plan.baseline]
+        found = [(name, _difference(best, case, arm, str(plan.baseline))) for case, name in names.items()]
+        kept = [(name, d) for name, d in found if d is not None and arm != plan.baseline]
         low = [d.mean if d.low is None else d.low for _, d in kept]
         high = [d.mean if d.high is None else d.high for _, d in kept]
         if kept:
             series.append(Series(arm, [name for name, _ in kept], [d.mean for _, d in kept], low, high))
-    axis = Axis(f"points over {plan.baseline}, seed by seed; lines: 95 % interval")
-    figure = Figure("gains", plan.title, "bars", Axis("case"), axis, series)
-    return [*gains, *made, whole], [figure] if series else [], notes
+    axis = Axis(f"{_unit(metric)} over {plan.baseline}, seed by seed; lines: 95 % interval")
+    name = "gains" if metric in tables.PERCENT else f"gains_{metric.partition('/')[2]}"
+    return [Figure(name, plan.title, "bars", Axis("case"), axis, series)] if series else []
 
 
 def _best(plan: Plan, rows: Sequence[Row]) -> tuple[dict[tuple[Case, str], Row], dict[tuple[Case, str], str]]:
@@ -82,14 +99,15 @@ def _difference(best: dict[tuple[Case, str], Row], case: Case, arm: str, other: 
     return tables.difference(row.values, peer.values) if row and peer else None
 
 
-def _gains(best: dict[tuple[Case, str], Row], cases: Sequence[Case], arms: Sequence[str], other: str) -> Table:
+def _gains(
+    best: dict[tuple[Case, str], Row], names: dict[Case, str], arms: Sequence[str], other: str, unit: str
+) -> Table:
     cells = []
     for arm in arms:
-        found = [_difference(best, case, arm, other) for case in cases]
+        found = [_difference(best, case, arm, other) for case in names]
         if arm != other and any(found):
             cells.append([arm, *(None if d is None else str(d) for d in found)])
-    columns = ["arm", *(_name(cases, case) for case in cases)]
-    return Table(f"Difference to {other}, in points [95 %]", columns, cells)
+    return Table(f"Difference to {other}, in {unit} [95 %]", ["arm", *names.values()], cells)
 
 
 def _matrix(

@@ -147,10 +147,13 @@ class DriftHysteresis(Chooser):
         move = master - before
         drift = drift * self.decay + move * (1 - self.decay)
         travel = travel * self.decay + move.abs() * (1 - self.decay)
-        keep(state, (master, drift, travel))
         width = torch.where(travel > 0, 1 - drift.abs() / travel, 1.0).clamp(0, 1)
         low, high = self.format.floor(master, scale=scale), self.format.ceil(master, scale=scale)
-        return between(master, previous, low, high, width)
+        new = between(master, previous, low, high, width)
+        # `travel` is never below 0. But torch's compiler fails where what writes `before` has to come after `travel`,
+        # which read it, and does not read `travel` itself.
+        keep(state, (torch.where(travel < 0, before, master), drift, travel))
+        return new
 
 
 class Debounce(Chooser):
