@@ -142,27 +142,34 @@ class NormalizationAnew(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
         if trainer.global_step < task.total_steps:
             return
-        loader = task.train_batches()
-        loader.augment = False
-        batches = _on(task, islice(loader, self.batches))
+        batches = unaugmented(task, self.batches)
         with (
             torch.random.fork_rng(devices=[]),
             Quantization.of(trainer).probe(),
             statistics_anew(task.model, batches, task.loss),
         ):
-            log(trainer, self._evaluate(task))
+            log(trainer, {f"val/{name}_anew": value for name, value in evaluated(task).items()})
 
-    @torch.no_grad()
-    def _evaluate(self, task: Any) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        total = 0
-        for batch in _on(task, task.val_batches()):
-            loss, metrics = task.loss(batch)
-            size = task.size(batch)
-            total += size
-            for name, value in {"loss": loss, **metrics}.items():
-                sums[name] = sums.get(name, 0.0) + value.item() * size
-        return {f"val/{name}_anew": value / total for name, value in sums.items()}
+
+def unaugmented(task: Any, batches: int) -> Iterable[Any]:
+    """The first so many training batches, as they are in the data set."""
+    loader = task.train_batches()
+    loader.augment = False
+    return _on(task, islice(loader, batches))
+
+
+@torch.no_grad()
+def evaluated(task: Any) -> dict[str, float]:
+    """Loss and metrics of a task over its validation set, by name, as its model is at present."""
+    sums: dict[str, float] = {}
+    total = 0
+    for batch in _on(task, task.val_batches()):
+        loss, metrics = task.loss(batch)
+        size = task.size(batch)
+        total += size
+        for name, value in {"loss": loss, **metrics}.items():
+            sums[name] = sums.get(name, 0.0) + value.item() * size
+    return {name: value / total for name, value in sums.items()}
 
 
 def _on(task: Any, batches: Iterable[Any]) -> Iterable[Any]:
