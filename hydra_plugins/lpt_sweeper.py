@@ -14,8 +14,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import open_dict, read_write
 
-from lpt.data.places import place
 from lpt.errors import SweepFailed
+from lpt.places import place
 from lpt.runs.comparing import after_sweep
 from lpt.runs.messages import quoted, readable
 from lpt.runs.outcome import Score

@@ -37,11 +37,11 @@ import torch
 from lpt.benchmarks import blocks, brief, chart, networks, rounding, simulators, starting, training
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import Rows, Work, measured, table
-from lpt.data.places import place
 from lpt.errors import UserError
 from lpt.execution.heap import keep_freed_memory
 from lpt.formats.fused import why_not_fused
 from lpt.models import ResNet
+from lpt.places import place
 from lpt.runs.terminal import show_anything
 
 RATIOS: dict[str, tuple[str, Callable[[argparse.Namespace], dict[str, Work]]]] = {

@@ -38,10 +38,10 @@ import lpt
 from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import quartiles, timed
 from lpt.benchmarks.stepping import Stepping
-from lpt.data.places import place
 from lpt.execution.bf16 import ExactProducts
 from lpt.execution.heap import give_back, keep_freed_memory
 from lpt.execution.packing import Packing
+from lpt.places import place
 from lpt.runs.terminal import show_anything
 
 STOCK = "stock torch"

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from lpt.data.downloads import SETS, official
-from lpt.data.places import place
 from lpt.errors import UserError
+from lpt.places import place
 
 
 def main(arguments: list[str]) -> int:

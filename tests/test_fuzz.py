@@ -13,7 +13,8 @@ import pytest
 FOUND: list[list[str]] = [
     ["--resolve"], ["recipe=mxfp8", "logger=0"], ["indicators.flips._target_=[]", "indicators.flips.every=x"],
     ["logger.mode=offline", "logger.project='a/b'"], ["format=1e400"],
-    ["model.width=100000"], ["++seed='\x01'"],
+    ["model.width=100000"], ["++seed='\x01'"], ["weights.scheme=9999"], ["++weights.room=9999999999999999999999"],
+    ["paths=-0.0"], ["trainer.checkpoint_every=null"], ["format.room_error=99999999999"],
 ]  # fmt: skip
 
 

@@ -288,7 +288,7 @@ def test_a_terminal_that_cannot_show_a_name_does_not_fail_the_run(
 
 
 def test_a_reader_that_goes_away_does_not_fail_what_is_done() -> None:
-    code = "import runpy; runpy.run_path('lpt/runs/terminal.py')['say']('x' * 100000)"
+    code = "from lpt.runs.terminal import say; say('x' * 100000)"
     writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     assert writer.stdout and writer.stderr
     writer.stdout.close()

@@ -20,8 +20,8 @@ import sys
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..data.places import place
 from ..errors import UserError
+from ..places import place
 from ..runs.extras import absent
 from ..runs.messages import readable
 from ..runs.terminal import show_anything

@@ -16,7 +16,7 @@ from .. import formats
 from ..formats import Blocks, Format
 from ..formats.base import TIES
 from ..formats.eden import check_eden
-from ..formats.scaling import RULES
+from ..formats.scaling import RULES, check_room
 from .delayed import Delayed, delayed
 from .turns import Hadamard, choice, hadamard
 
@@ -203,8 +203,7 @@ class Products:
             ):
                 raise ValueError(f"{key}={value!r}: give a number of products, or a share of them below 1")
         choice("scale_rule", self.scale_rule, *RULES)
-        if not isinstance(self.room, int) or isinstance(self.room, bool) or self.room < 0:
-            raise ValueError(f"room={self.room!r}: give octaves of headroom, 0 or more")
+        check_room("room", self.room)
 
     def of(self, module: str) -> dict[str, Slot]:
         """What the slots of the module called `module` ask for; those in full precision are not in it.

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..formats import Format
 from ..formats.names import per_tensor
-from ..formats.scaling import RULES
+from ..formats.scaling import RULES, check_room
 
 FormatSpec = str | Sequence[int] | Format
 
@@ -67,8 +67,7 @@ class DataFlow:
         if isinstance(self.input_arguments, str):
             raise ValueError(f"input_arguments={self.input_arguments!r} is not a list of names: write ['x', 'other']")
         for room in ("room_activation", "room_error", "room_gradient"):
-            if not isinstance(getattr(self, room), int) or getattr(self, room) < 0:
-                raise ValueError(f"{room}={getattr(self, room)!r}: give octaves of headroom, 0 or more")
+            check_room(room, getattr(self, room))
         if isinstance(self.rules, str) or not isinstance(self.rules, Sequence):
             raise ValueError(f"rules={self.rules!r} is not a list of rules")
         for rule in self.rules:

@@ -11,6 +11,16 @@ FRACTION_BITS = {torch.float32: 23, torch.float64: 52}
 EXPONENT_BITS = {torch.float32: (torch.int32, 0x7F800000), torch.float64: (torch.int64, 0x7FF << 52)}  # inf's, too
 
 
+def check_room(key: str, room: object, least: int = 0) -> None:
+    """Raise if `room` is no number of octaves that a scale can have above a value.
+
+    Raises:
+        ValueError: it is not a whole number from `least` to 127.
+    """
+    if not isinstance(room, int) or isinstance(room, bool) or not least <= room <= 127:
+        raise ValueError(f"{key}={room!r}: give octaves of headroom, a whole number from {least} to 127")
+
+
 def scale_of(x: Tensor, channel_dim: int | None = None, room: int = 0) -> Tensor:
     """Exponent of the largest finite |x|, plus `room` octaves of headroom (the paper's shared exponent bias).
 

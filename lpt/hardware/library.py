@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..data.places import place
 from ..errors import UserError
+from ..places import place
 from .liberty import Group, inside, one, statements
 from .logic import compiled, table
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.places import place
 from ..dataflow.ops import Add
 from ..errors import UserError
+from ..places import place
 
 ASPECT_RATIOS = (2, 3)  # of the default boxes, beside 1: Liu et al. 2016, section 2.2
 EXTRAS = (512, 256, 256, 128)  # channels of the layers behind the backbone, at width 1

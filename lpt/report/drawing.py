@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from .figure import Axis, Figure, Style, columns_of, styles
 from .kinds import DRAWERS
 from .labels import Label, at_ends, beside_points
+from .plain import drawn
 
 PANELS = 12  # choices in one file
 FEW, LONG = 5, 24  # lines that are labelled at their ends, and letters of the longest of these labels
@@ -21,6 +23,7 @@ def draw(figure: Figure, folder: Path) -> list[Path]:
 
     More than PANELS choices go on in FILE-2.png and so on. The same figure gives the same bytes.
     """
+    figure = _literal(figure)
     choices: list[str | None] = [*figure.choices] or [None]
     paths = []
     for page, start in enumerate(range(0, len(choices), PANELS), 1):
@@ -35,6 +38,8 @@ def sheet(
     suffixes: Sequence[str] = ("png", "svg"),
 ) -> list[Path]:  # fmt: skip
     """Draw figures beside each other into STEM.png and STEM.svg; a label has one colour on the whole sheet."""
+
+    figures, title = [_literal(figure) for figure in figures], drawn(title)
 
     def fill(canvas: Any) -> None:
         across = min(columns, len(figures))
@@ -62,6 +67,20 @@ def sheet(
         beside_points(canvas, named)
 
     return _saved(folder, stem, fill, suffixes)
+
+
+def _literal(figure: Figure) -> Figure:
+    """The figure with all its text as matplotlib shows it letter by letter."""
+
+    def plain(value: Any) -> Any:
+        return drawn(value) if isinstance(value, str) else value
+
+    series = [
+        replace(one, label=plain(one.label), choice=plain(one.choice), x=[plain(x) for x in one.x])
+        for one in figure.series
+    ]
+    x, y = (replace(axis, label=plain(axis.label)) for axis in (figure.x, figure.y))
+    return replace(figure, title=plain(figure.title), x=x, y=y, series=series)
 
 
 def _saved(

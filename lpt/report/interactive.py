@@ -67,7 +67,8 @@ def _traces(figure: Figure) -> list[dict[str, Any]]:
         x, y = figure.values(series, "x"), figure.values(series, "y")
         key = (series.label, series.choice)
         trace: dict[str, Any] = {
-            "type": "bar" if figure.kind == "bars" else "scatter", "name": _text(series.label), "x": x, "y": _gaps(y),
+            "type": "bar" if figure.kind == "bars" else "scatter", "name": _text(series.label),
+            "x": _named(x), "y": _gaps(y),
             "legendgroup": series.label, "showlegend": not alone and key not in named,
             "meta": {"choice": series.choice}, "customdata": _truth(series),
             "hovertext": [_text(text) for text in series.text], "hovertemplate": _template(figure, series),
@@ -108,7 +109,7 @@ def _band(figure: Figure, series: Series, colour: str) -> dict[str, Any]:
     ]
     return {
         "type": "scatter", "mode": "lines", "fill": "toself", "line": {"width": 0, "color": colour}, "opacity": 0.2,
-        "fillcolor": colour, "x": [x[i] for i in there] + [x[i] for i in reversed(there)],
+        "fillcolor": colour, "x": _named([x[i] for i in there] + [x[i] for i in reversed(there)]),
         "y": [high[i] for i in there] + [low[i] for i in reversed(there)], "hoverinfo": "skip", "showlegend": False,
         "legendgroup": series.label, "meta": {"choice": series.choice, "spread": True},
     }  # fmt: skip
@@ -190,11 +191,16 @@ def _truth(series: Series) -> list[list[Any]]:
     """[y, low, high, x] of each point as read, where a zero on a logarithmic axis is drawn elsewhere."""
     blank = [None] * len(series.x)
     columns = (series.y, series.low or blank, series.high or blank, series.x)
-    return [[f"{v:.4g}" if isinstance(v, float) else v for v in point] for point in zip(*columns, strict=True)]
+    return [_named(f"{v:.4g}" if isinstance(v, float) else v for v in point) for point in zip(*columns, strict=True)]
 
 
 def _gaps(values: Any) -> list[Any]:
     return [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+
+
+def _named(values: Any) -> list[Any]:
+    """Numbers as they are, names as plotly takes text."""
+    return [_text(v) if isinstance(v, str) else v for v in values]
 
 
 def _text(text: Any) -> str:

@@ -49,7 +49,7 @@ def build(folders: Sequence[Path], out: Path) -> list[str]:
         library=_packed(get_plotlyjs()) if plots else "",
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    out.write_text(text, encoding="utf-8", errors="backslashreplace")
     return warnings
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from ..data.places import place
 from ..errors import UserError
+from ..places import place
 from ..report import page, sections
 from ..report.runs import read
 from ..runs.messages import CONF, ROOT

@@ -46,10 +46,11 @@ def write(
         replace(stem.with_name(stem.name + ".csv"), languages.to_csv(table))
         caption = f"Size {plan.size}: " + "; ".join(f"{model}: {of['data']}" for model, of in plan.models.items())
         replace(stem.with_name(stem.name + ".tex"), languages.latex(table, caption, stem.name))
-    text = "\n".join([f"## {table.title}\n\n{languages.markdown(table)}" for table in made])
+    text = "\n".join([f"## {languages.marked(table.title)}\n\n{languages.markdown(table)}" for table in made])
     origin = {key: _of(results, key, here()) for key, here in ORIGIN.items()}
-    told = [*notes, *(f"{key.replace('git_', '')}: {value}" for key, value in origin.items()), f"command: `{command}`"]
-    text = f"# {plan.title} ({plan.size})\n\n{text}\n" + "".join(f"- {line}\n" for line in told)
+    told = [*notes, *(f"{key.replace('git_', '')}: {value}" for key, value in origin.items())]
+    text = f"# {plan.title} ({plan.size})\n\n{text}\n" + "".join(f"- {languages.marked(note)}\n" for note in told)
+    text += f"- command: {languages.code(command)}\n"
     replace(folder / f"{plan.name}.md", text)
     for figure in figures:
         draw(figure, folder)

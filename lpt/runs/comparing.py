@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..report import grouping, page
 from ..report.comparing import Comparison, compare
 from ..report.drawing import sheet
-from ..report.languages import aligned, latex, markdown, to_csv, to_dict
+from ..report.languages import aligned, code, latex, markdown, marked, to_csv, to_dict
 from ..report.runs import Result, differing, named, read
 from ..report.sections import RESULT, Table
 from ..report.tables import finding
@@ -77,8 +77,9 @@ def _write(found: Comparison, results: Sequence[Result], folder: Path, command: 
     origin = {key: "; ".join(sorted({str(r.summary[key]) for r in results if r.summary.get(key)})) for key in ORIGIN}
     mixed = [f"these runs are of different {key}: {'; '.join(values)}" for key, values in differing(results).items()]
     notes = [*found.notes, *mixed]
-    lines = "".join(f"- {line}\n" for line in [*notes, f"command: `{command}`"])
-    replace(folder / "compare.md", f"# {found.table.title}\n\n{found.caption}\n\n{markdown(found.table)}\n{lines}")
+    lines = "".join(f"- {line}\n" for line in [*map(marked, notes), f"command: {code(command)}"])
+    head = f"# {marked(found.table.title)}\n\n{marked(found.caption)}\n\n"
+    replace(folder / "compare.md", f"{head}{markdown(found.table)}\n{lines}")
     replace(folder / "compare.csv", to_csv(found.table))
     replace(folder / "compare.tex", latex(found.table, found.caption, folder.name))
     if found.figures:

@@ -28,9 +28,9 @@ from ..callbacks.signals import Stopped, handlers, on_stop
 from ..callbacks.testing import Testing
 from ..callbacks.trackers import picture
 from ..data.base import ImageData
-from ..data.places import place
 from ..errors import UserError
 from ..models.synchronized import synchronize_
+from ..places import place
 from ..report.curves import of_run as draw_curves
 from ..tasks.task import Task
 from ..weights.closures import why_not

@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..data.base import ImageData
-from ..data.places import place
 from ..dataflow import attach_, attach_products_
 from ..errors import UserError
 from ..exchange import export, load_exported
 from ..exchange.loading import EXAMPLE
+from ..places import place
 from ..tasks.task import Task
 from . import saved
 from .build import build, maker, told

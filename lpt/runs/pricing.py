@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..data.places import place
 from ..errors import UserError
 from ..formats import Format, get
 from ..hardware.accumulators import Accumulator
 from ..hardware.synthesis import Workshop
 from ..hardware.unit import Unit
+from ..places import place
 from ..search import Gates, cost
 from ..search.cost import Priced
 from ..search.ranking import MODEL

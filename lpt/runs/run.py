@@ -137,6 +137,8 @@ def train(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
     known = top_level()
     if odd := sorted(str(key) for key in cfg if key not in known):
         raise UserError(f"{odd[0]}: nothing reads this key. Valid here: {', '.join(known)}")
+    if not isinstance(cfg.paths, DictConfig):
+        raise UserError(f"paths={cfg.paths!r} has no key of its own: write paths.outputs=DIR")
     try:
         experiment = Experiment(cfg, choices)
     except (RuntimeError, MemoryError) as error:

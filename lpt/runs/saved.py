@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..callbacks.sealing import Damaged, no_file, opened
-from ..data.places import place
 from ..errors import UserError
 from ..exchange.loading import state_in
+from ..places import place
 
 PREFIX = "model."  # the task's name for its network
 COMPILED = "_orig_mod."  # torch.compile's name for what it has compiled, anywhere within a name

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils import _pytree as pytree
 
 from ..callbacks.guarded import Guarded
-from ..data.places import place
 from ..errors import UserError
 from ..formats import Format
+from ..places import place
 from ..report.ranking import LABELLED, draw
 from ..search import Journal, Ranking, search
 from ..search.engine import check, resolve

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ..data.places import place
 from ..errors import UserError
 from ..hardware.figures import PARTS
 from ..hardware.streams import KINDS, Stream, collect
 from ..hardware.synthesis import Workshop
 from ..hardware.unit import NoUnit, Unit
+from ..places import place
 from ..report.languages import markdown, to_csv
 from ..report.sections import Table
 from .build import flag, told, whole

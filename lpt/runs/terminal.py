@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TextIO
 
+from ..report.plain import lines
+
 
 def show_anything() -> None:
     """Let stdout and stderr write what their encoding does not have as \\xfc or \\u4e2d, in place of an error."""
@@ -25,6 +27,7 @@ def tell(text: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
+    text = lines(text)  # it may be from a run of others, and is no command for a terminal
     try:
         print(text, file=stream, flush=True)
     except OSError:

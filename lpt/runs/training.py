@@ -62,7 +62,7 @@ class Training:
         least = {"checkpoint_every": 0}
         for field in fields(self):
             value = getattr(self, field.name)
-            if str(field.type) in ("int", "int | None") and value is not None:
+            if str(field.type) == "int" or (str(field.type) == "int | None" and value is not None):
                 low = least.get(field.name, 1)
                 if isinstance(value, bool) or not isinstance(value, int) or value < low:
                     raise UserError(f"trainer.{field.name}={value!r}: give a whole number from {low} upward")

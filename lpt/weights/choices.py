@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..formats import Format
-from ..formats.scaling import RULES
+from ..formats.scaling import NO_SCALE, RULES, check_room
 from .scales import LEARNED, check_real
 from .step import SCALINGS
 
@@ -20,7 +20,7 @@ CHOICES = {
 
 
 def check_choices(given: Mapping[str, Any]) -> None:
-    """Refuse an argument of `QuantizedWeights` that is none of its words.
+    """Refuse an argument of `QuantizedWeights` that is none of its words, and a room that no scale can have.
 
     Raises:
         ValueError: one is.
@@ -28,6 +28,7 @@ def check_choices(given: Mapping[str, Any]) -> None:
     for key, valid in CHOICES.items():
         if given[key] not in valid:
             raise ValueError(f"{key}={given[key]!r} is not one of {', '.join(valid)}")
+    check_room("room", given["room"], NO_SCALE)
 
 
 def check_scales(format: Format, scaling: str, scale_rule: str, room: int) -> None:

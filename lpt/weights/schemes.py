@@ -37,6 +37,8 @@ def scheme(spec: str | Scheme, format: FormatSpec | None = None, width: float | 
         ValueError: the scheme or the format is unknown, a width is given to a scheme without one, or another format
             than its own to a Scheme.
     """
+    if not isinstance(spec, str) and not (callable(spec) and hasattr(spec, "format")):
+        raise ValueError(f"the weight scheme {spec!r} is no name: give one such as log4_hyst, or a Scheme")
     if not isinstance(spec, str):
         if format is not None and formats.get(format) != spec.format:
             raise ValueError(
