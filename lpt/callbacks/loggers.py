@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ..errors import UserError
+from ..report.stored import rows_of
 from .rows import read_metrics
 
 FIRST, LAST = ("step", "epoch"), ("seconds",)
@@ -106,7 +107,11 @@ def sound_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
         return [], False
     text = path.read_bytes().decode("utf-8", errors="replace")
     sound: list[dict[str, str]] = []
-    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1].replace("\0", "?"))))
+    rows, broken = [], False
+    try:
+        rows.extend(rows_of(text[: text.rfind("\n") + 1].replace("\0", "?")))
+    except ValueError:
+        broken = True  # from there on
     last = -1
     for row in rows:
         try:
@@ -117,7 +122,7 @@ def sound_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
         if None not in row.values() and step > last:
             last = step
             sound.append(row)
-    return sound, len(sound) != len(rows) or (not rows and bool(text))
+    return sound, broken or len(sound) != len(rows) or (not rows and bool(text))
 
 
 def mark_of(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
+
+from ..report.stored import rows_of, text_of
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of a `metrics.csv` as text, "" where nothing was logged; a half-written last line is left out."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+    text = text_of(path)
+    return list(rows_of(text[: text.rfind("\n") + 1]))
 
 
 def column(rows: list[dict[str, str]], name: str, after: float = 0) -> list[float]:

@@ -48,6 +48,7 @@ def opened(path: Path) -> tuple[Any, bool]:
         raise Damaged(why)
     try:
         sealed = _verified(path)
+        _check_size(path)
         import torch  # what only looks at folders does without
 
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -61,6 +62,21 @@ def opened(path: Path) -> tuple[Any, bool]:
         if not sealed and "pytorch-lightning_version" in content and (odd := _odd_record(path)):
             raise Damaged(f"its part {odd} is not what was written")
     return content, sealed
+
+
+def _check_size(path: Path) -> None:
+    """Raise if the parts of an archive are more than its file: `torch.save` packs nothing, and shares nothing.
+
+    Raises:
+        Damaged: they are.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > path.stat().st_size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise Damaged("its parts would unpack to more than the file holds, which torch.save never does")
 
 
 def no_file(path: Path) -> str:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import UserError
-
-# The same language, read seven times as fast where libyaml is there.
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from .stored import json_of, rows_of, text_of, yaml_of
 
 # What may differ between runs of a row: the seed, what starts from it, and what decides nothing.
 FREE = ("seed", "init_from", "resume", "logger", "progress", "paths", "checks")
@@ -52,7 +46,8 @@ class Result:
 
     @property
     def seed(self) -> int:
-        return int(self.summary.get("seed", -1))
+        seed = self.summary.get("seed")
+        return seed if isinstance(seed, int) else -1
 
     def value(self, metric: str) -> float | None:
         """A figure of summary.json, in percent where it is a share; None if the run has none or did not finish."""
@@ -77,21 +72,26 @@ class Result:
             UserError: the file ends before the run did.
         """
         file = self.folder / "metrics.csv"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        rows = list(csv.DictReader(lines))
-        if self.status == "finished" and (not rows or rows[-1]["step"] != str(self.summary.get("steps", ""))):
+        try:
+            rows = list(rows_of(text_of(file))) if file.is_file() else []
+        except ValueError as error:
+            raise _damaged(file) from error
+        if self.status == "finished" and (not rows or rows[-1].get("step") != str(self.summary.get("steps", ""))):
             raise _damaged(file)
         found = {}
         for column in columns:
             kept = [row for row in rows if row.get(column)]
             factor = 100 if column in PERCENT else 1
-            found[column] = [int(row["step"]) for row in kept], [factor * float(row[column]) for row in kept]
+            try:
+                found[column] = [int(row["step"]) for row in kept], [factor * float(row[column]) for row in kept]
+            except (ValueError, TypeError, KeyError) as error:
+                raise _damaged(file) from error
         return found
 
     def columns(self, prefix: str) -> list[str]:
         """The columns of metrics.csv that begin with `prefix`."""
         file = self.folder / "metrics.csv"
-        head = file.read_text(encoding="utf-8").partition("\n")[0] if file.is_file() else ""
+        head = text_of(file).partition("\n")[0] if file.is_file() else ""
         return [name for name in head.split(",") if name.startswith(prefix)]
 
 
@@ -102,12 +102,12 @@ def read(folder: Path) -> Result:
         UserError: it has a result, and its config.yaml is damaged.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = json_of(text_of(folder / "summary.json"))
     except (OSError, ValueError):
         summary = None
     try:
-        config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader)
-    except (OSError, ValueError, yaml.YAMLError):
+        config = yaml_of(text_of(folder / "config.yaml"))
+    except (OSError, ValueError):
         config = None
     result = Result(folder, *(entries if isinstance(entries, dict) else {} for entries in (summary, config)))
     if result.status in ("finished", "diverged") and not result.config:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .figure import Figure
 from .ranking import figures as ranking_figures
+from .stored import json_of, rows_of, text_of
 
 RESULT = "result.json"
 RANKING = "ranking.csv"
@@ -71,7 +70,7 @@ def read(folder: Path) -> Section:
     """
     try:
         if (folder / RESULT).is_file():
-            return _result(json.loads((folder / RESULT).read_text(encoding="utf-8")), folder)
+            return _result(json_of(text_of(folder / RESULT)), folder)
         if (folder / RANKING).is_file():
             return _search(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -115,8 +114,7 @@ def _table(entries: Any) -> Table:
 
 
 def _search(folder: Path) -> Section:
-    with (folder / RANKING).open(newline="", encoding="utf-8") as file:
-        records: list[dict[str, Any]] = list(csv.DictReader(file))
+    records = list(rows_of(text_of(folder / RANKING)))
     for record in records:
         for key, value in record.items():
             if key not in ("name", "valid_bits", "top", "pareto"):
@@ -165,7 +163,7 @@ def _model() -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entries = json_of(text_of(path)) if path.is_file() else {}
     return entries if isinstance(entries, dict) else {}
 
 

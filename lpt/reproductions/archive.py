@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..report.stored import json_of, text_of
 from .plan import Plan, Run, known
 from .writing import RESULT, write
 
@@ -57,7 +58,7 @@ def rebuild(folder: Path) -> str:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        entries: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        entries: dict[str, Any] = json_of(text_of(folder / RESULT))
         assert all(key in entries for key in ("name", "size", "command", "cells", "plan"))
         assert entries["name"] in known()
     except (OSError, ValueError, AssertionError, TypeError):

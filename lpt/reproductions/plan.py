@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import yaml
 from hydra import initialize_config_dir
 
 from ..errors import UserError
+from ..report.stored import json_of, text_of
 from ..runs.messages import CONF, as_override
 from .folders import Folders
 
@@ -52,7 +52,7 @@ class Run:
     def status(self) -> str:
         """finished, diverged (which is a result, too), running, stopped, failed, or "" before it began."""
         try:
-            found = json.loads((self.result / "summary.json").read_text(encoding="utf-8"))
+            found = json_of(text_of(self.result / "summary.json"))
         except (OSError, ValueError):
             return ""
         return str(found.get("status", "")) if isinstance(found, dict) else ""

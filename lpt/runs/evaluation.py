@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch.nn.modules.batchnorm import _NormBase
 from yaml import YAMLError
 
@@ -22,6 +23,7 @@ from ..callbacks.sealing import SEALED
 from ..dataflow import Flow, attach_, attach_products_
 from ..errors import UserError
 from ..indicators import statistics_anew
+from ..report.stored import check_yaml, json_of, text_of
 from ..tasks.task import Task
 from . import saved, summary
 from .build import build, told, whole
@@ -145,10 +147,10 @@ def keep(run: str, asked: Asked, overrides: list[str], figures: dict[str, float]
     }
     try:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        kept = [line for line in lines if not question.items() <= json.loads(line).items()]
+        kept = [line for line in lines if not question.items() <= dict(json_of(line)).items()]
         row = {**question, **figures, "git_commit": summary.git_commit()}
         replace(file, "".join(f"{line}\n" for line in [*kept, json.dumps(row)]))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         print(f"note: {file} was not written ({error})", file=sys.stderr)
         return None
     return file
@@ -169,9 +171,10 @@ def stored(file: Path, state: Mapping[str, Any], trust: Sequence[str] = ()) -> D
     path = file.resolve().parents[1] / "config.yaml"
     entry = state.get(SEALED, {})
     try:
+        check_yaml(text_of(path))
         cfg: Any = OmegaConf.load(path)
         whole = isinstance(cfg, DictConfig) and "model" in cfg and "data" in cfg
-    except (OSError, ValueError, YAMLError):
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         whole = False
     if not whole and "config" not in entry:
         raise UserError(
@@ -180,7 +183,7 @@ def stored(file: Path, state: Mapping[str, Any], trust: Sequence[str] = ()) -> D
         )
     if not whole:
         print(f"{path} is gone or damaged: the configuration is that in {file.name}", file=sys.stderr)
-        cfg = OmegaConf.create(entry["config"])
+        cfg = _its_own(file, entry["config"])
     check(cfg, path if whole else file, trust)
     if whole and entry.get("run") and not stands_for(cfg, entry["run"]):
         print(f"{path} was edited since the run, and is taken as it is now", file=sys.stderr)
@@ -188,6 +191,15 @@ def stored(file: Path, state: Mapping[str, Any], trust: Sequence[str] = ()) -> D
     if cfg.model.get("pretrained"):
         cfg.model.pretrained = False  # its weights come from the checkpoint
     return cfg
+
+
+def _its_own(file: Path, text: Any) -> Any:
+    """The configuration in a checkpoint."""
+    try:
+        check_yaml(text)
+        return OmegaConf.create(text)
+    except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"the configuration in {file} cannot be read ({error}): take another checkpoint") from error
 
 
 def overridden(cfg: DictConfig, overrides: list[str]) -> DictConfig:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..callbacks.sealing import no_file
 from ..errors import UserError
+from ..report.stored import json_of, text_of
 from .files import replace
 from .named import spelt_out
 
@@ -97,7 +98,7 @@ class RunFolder:
             UserError: it is damaged.
         """
         try:
-            summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+            summary = json_of(text_of(self.path / "summary.json"))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError:
@@ -184,6 +185,9 @@ class RunFolder:
 
     def _refuse_others(self) -> None:
         for name in FILES:
+            own = self.path / name
+            if own.is_symlink() and not own.resolve().is_relative_to(self.path.resolve()):
+                raise UserError(f"{own} is a link to {own.resolve()}, which would be written: remove it")
             if self.path.is_dir() and (self.path / name).parent.is_dir() and (why := no_file(self.path / name)):
                 raise UserError(f"{self.path / name}: {why}; move it away, and give the command again")
         if self.checkpoints.exists() and not self.checkpoints.is_dir():

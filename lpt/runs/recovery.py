@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ..callbacks.loggers import mark_of, sound_rows
 from ..callbacks.sealing import SEALED, Damaged, no_file, opened
 from ..errors import UserError
+from ..report.stored import check_yaml, text_of
 from . import summary
 from .folder import RunFolder, as_json, replace, stands_for
 
@@ -186,8 +188,9 @@ class Recovery:
         """Write config.yaml again if it is not the configuration that gives the folder its name."""
         path = self.folder.path / "config.yaml"
         try:
+            check_yaml(text_of(path))
             same = stands_for(OmegaConf.load(path), self.folder.path.name)
-        except (OSError, ValueError, YAMLError):
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException):
             same = False
         if not same:
             self._say(f"config.yaml was {'edited or damaged' if path.exists() else 'gone'}: it is written again")
