@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,19 @@ from lpt.errors import UserError
 from lpt.exchange import export, load_exported, to_onnx, torchao_of
 from lpt.exchange.carriers import CARRIERS, NoCarrier, carrier_of
 from lpt.exchange.loading import _built
-from lpt.models import GPT, ResNet
+from lpt.exchange.rounding import rounders_
 
-RESNET = {"depth": 8, "classes": 4, "in_channels": 1}
 TEXT = {"vocabulary": 20, "layers": 1, "width": 32, "heads": 2, "context": 8, "tied": True}
 X = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def trained(model: nn.Module, x: Tensor, weights: str, activation: str, **options: Any) -> tuple[nn.Module, Any, Any]:
+def trained(
+    model: nn.Module, x: Tensor, weights: str, activation: str | None, **options: Any
+) -> tuple[nn.Module, Any, Any]:
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    flow = lpt.attach_(model, lpt.DataFlow(activation, **{"input": "single", **options}))
+    asked = {"error": "fp32", "gradient": "fp32", **({} if activation is None else {"input": "single"}), **options}
+    flow = lpt.attach_(model, lpt.DataFlow("fp32" if activation is None else activation, **asked))
     quantized = lpt.attach_weights_(model, optimizer, weights)
     for _ in range(2):
         loss = model(x).square().mean()
@@ -42,43 +43,127 @@ def run(file: Path, x: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
+def small() -> nn.Module:
+    """What traces in a moment."""
+    torch.manual_seed(0)
+    parts = (nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4))
+    return nn.Sequential(*parts)
+
+
+def recorded(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Tensor], list[Any], Tensor]:
+    """What is rounded in a pass, what becomes of it, what rounds it, in the pass's order; and the output."""
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    by: list[Any] = []
+
+    def watched(place: str, quantizer: Any) -> Any:
+        def rounded(values: Tensor, training: bool) -> Tensor:
+            found = quantizer(values, training)
+            before.append(values.clone())
+            after.append(found.clone())  # what follows may write into it
+            by.append(quantizer)
+            return found
+
+        return rounded
+
+    rounders_(model, watched)
+    with torch.no_grad():
+        return before, after, by, model(x)
+
+
+def opened(file: Path, x: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """The same of an ONNX graph, operator by operator as it is written."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    graph = onnx.load(file)
+    own = graph.graph
+    reads = {name: node for node in own.node for name in node.input}
+    clips = [node for node in own.node if node.op_type == "Clip" and reads[node.output[0]].op_type == "QuantizeLinear"]
+    before = [node.input[0] for node in clips]
+    after = [reads[reads[node.output[0]].output[0]].output[0] for node in clips]
+    given = own.input[0].name
+    own.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(before + after) if n != given)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # it warns of outputs without a shape
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, map(torch.from_numpy, session.run(names, {given: x.numpy()})), strict=True)) | {given: x}
+    return [found[n] for n in before], [found[n] for n in after], found[names[0]]
+
+
+def check(file: Path, onnx: Path, x: Tensor, model: nn.Module | None = None) -> None:
+    """Every example is lpt's within float32's rounding, up to the first value that lies at a rounding edge."""
+    wanted, rounded, quantizers, outputs = recorded(load_exported(file, model), x)
+    before, after, found = opened(onnx, x)
+    assert len(before) == len(wanted)
+    edge = torch.zeros(len(x), dtype=torch.bool)  # examples that have met one
+    for own, there, q, there_q, quantizer in zip(wanted, before, rounded, after, quantizers, strict=True):
+        assert torch.equal(there_q, quantizer(there, False)), "the graph rounds as lpt rounds"
+        near = 1e-5 * own.abs().max()
+        assert ((there - own).abs()[~edge] <= near).all(), "float32 explains the difference"
+        edge |= (there_q != q).flatten(1).any(1)
+    near = 1e-5 * outputs.abs().max()
+    assert ((found - outputs).abs()[~edge] <= near).all()
+    assert not edge.all(), "for this check to show anything"
+    as_users_run_it = run(onnx, x)
+    top = outputs.topk(2, -1).values
+    clear = (top[..., 0] - top[..., 1] > 2 * near) & ~edge.view(-1, *[1] * (outputs.ndim - 2))
+    assert torch.equal(as_users_run_it.argmax(-1)[clear], outputs.argmax(-1)[clear]) and clear.any()
+
+
+def held(file: Path) -> dict[str, Tensor]:
+    """The weights of an ONNX graph, multiplied out from the file's own numbers."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(file).graph
+    own = {t.name: torch.tensor(onnx.numpy_helper.to_array(t).astype("float64")) for t in graph.initializer}
+    found = {}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in own:
+            codes, scale = own[node.input[0]], own[node.input[1]]
+            shape = [-1 if dim == node.attribute[0].i else 1 for dim in range(codes.ndim)] if scale.ndim else []
+            found[node.input[0].removesuffix(".codes")] = (codes * scale.view(shape)).float()
+    return found
+
+
 @pytest.mark.parametrize(
     ("weights", "activation", "kind"),
     [("int4", "int8", "INT4"), ("log4_hyst", "ocp_e4m3", "INT8"), ("ocp_e4m3", "int8_full", "FLOAT8E4M3FN"),
-     ("ocp_e5m2", "ocp_e5m2", "FLOAT8E5M2")],
+     ("ocp_e5m2", "ocp_e5m2", "FLOAT8E5M2"), ("int4", None, "INT4")],
 )  # fmt: skip
-def test_onnx_computes_what_lpt_computes(weights: str, activation: str, kind: str, tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    model, quantized, flow = trained(ResNet(**RESNET), X[:4], weights, activation)
-    file, to = tmp_path / "m.safetensors", tmp_path / "m.onnx"
-    export(model, quantized, flow, to=file, builds={"_target_": "lpt.models.ResNet", **RESNET})
-    assert set(to_onnx(file, [X[:2]], to=to).values()) == {kind}
-    assert torch.allclose(run(to, X), model(X), rtol=1e-5, atol=1e-6)
-    graph = onnx.load(to)
-    assert str(Path(lpt.__file__).parent).encode() not in to.read_bytes(), "it says nothing of the machine"
-    node = next(n for n in graph.graph.node if n.output[0] == "conv.weight")
-    held = {own.name: onnx.numpy_helper.to_array(own).astype("float64") for own in graph.graph.initializer}
-    scale = torch.tensor(held[node.input[1]])
-    scale = scale.view(-1, 1, 1, 1) if scale.ndim else scale
-    assert torch.equal((torch.tensor(held[node.input[0]]) * scale).float(), model.conv.weight.detach())
-
-
-def test_the_gpt_with_tied_weights_and_a_model_of_timm(tmp_path: Path) -> None:
+def test_onnx_computes_what_lpt_computes(weights: str, activation: str | None, kind: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    tokens = torch.randint(20, (6, 8), generator=torch.Generator().manual_seed(0))
+    model, *handles = trained(small(), X[:4], weights, activation)
+    file, to = tmp_path / "m.safetensors", tmp_path / "m.onnx"
+    export(model, *handles, to=file)
+    assert set(to_onnx(file, [X[:2]], to=to, model=small()).values()) == {kind}
+    check(file, to, X, small())
+    assert str(Path(lpt.__file__).parent).encode() not in to.read_bytes(), "it says nothing of the machine"
+    weights_there = held(to)
+    assert len(weights_there) == 2
+    assert all(torch.equal(w, model.state_dict()[name]) for name, w in weights_there.items())
+    if activation is None:
+        assert torch.allclose(run(to, X), model(X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["GPT", "timm"])
+def test_models_with_ties_and_of_others(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("timm")
+    some = torch.Generator().manual_seed(0)
+    tokens, images = torch.randint(20, (16, 8), generator=some), torch.randn(16, 1, 32, 32, generator=some)
     named = {"name": "resnet10t", "classes": 4, "in_channels": 1, "example": [2, 1, 32, 32]}
-    images = torch.randn(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    timms = partial(_built, {"_target_": "lpt.models.timm", **named})
-    for target, make, options, x in (("GPT", partial(GPT, **TEXT), TEXT, tokens), ("timm", timms, named, images)):
-        torch.manual_seed(0)
-        model, quantized, flow = trained(make(), x, "int8", "int8")
-        file = tmp_path / f"{target}.safetensors"
-        export(model, quantized, flow, to=file, builds={"_target_": f"lpt.models.{target}", **options})
-        to_onnx(file, [x[:2]], to=tmp_path / "m.onnx")
-        found, wanted = run(tmp_path / "m.onnx", x), model(x)
-        assert (found - wanted).abs().max() <= 0.02 * wanted.abs().max(), "a few values may round to a neighbour"
+    options, x = {"GPT": (TEXT, tokens), "timm": (named, images)}[target]
+    torch.manual_seed(0)
+    builds = {"_target_": f"lpt.models.{target}", **options}
+    model, *handles = trained(_built(builds), x[:6], "int8", "int8")
+    file = tmp_path / "m.safetensors"
+    export(model, *handles, to=file, builds=builds)
+    to_onnx(file, [x[:2]], to=tmp_path / "m.onnx")
+    check(file, tmp_path / "m.onnx", x)
+    there, own = held(tmp_path / "m.onnx"), model.state_dict()
+    assert there and all(torch.equal(w, own[name]) for name, w in there.items())
 
 
 @pytest.mark.parametrize("name", ["int2", "int5", "int8", "int4_full", "int8_full", "ocp_e4m3", "ocp_e5m2"])
@@ -115,12 +200,12 @@ def test_what_cannot_leave_says_what_would(
 ) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    model, quantized, flow = trained(ResNet(**RESNET), X[:4], weights, activation, **options)
+    model, quantized, flow = trained(small(), X[:4], weights, activation, **options)
     file = tmp_path / "m.safetensors"
-    export(model, quantized, flow, to=file, builds={"_target_": "lpt.models.ResNet", **RESNET})
+    export(model, quantized, flow, to=file)
     with pytest.raises(UserError, match=told):
-        to_onnx(file, [X[:2]], to=tmp_path / "m.onnx")
-    assert not (tmp_path / "m.onnx").exists() and torch.equal(load_exported(file)(X), model(X))
+        to_onnx(file, [X[:2]], to=tmp_path / "m.onnx", model=small())
+    assert not (tmp_path / "m.onnx").exists() and torch.equal(load_exported(file, small())(X), model(X))
 
 
 @pytest.mark.filterwarnings("ignore")  # torchao's, about itself

@@ -211,7 +211,7 @@ def test_without_edges_values_leave_the_grid() -> None:
         ({"dropout": 1.0}, r"model\.dropout=1\.0"),
         ({"norm": "batch"}, "'batch' is not one of layer, rms"),
         ({"positions": "alibi"}, "'alibi' is not one of learned, rotary"),
-        ({"mlp": "relu"}, "'relu' is not one of gelu, swiglu"),
+        ({"mlp": "relu"}, "'relu' is not one of gelu, gelu_tanh, swiglu"),
     ],
     ids=str,
 )

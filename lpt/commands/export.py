@@ -4,7 +4,8 @@ Quantized weights are written as packed codes with their scales, everything else
 it. What is written is read back and evaluated: it gives the run's own validation metrics, or there is no file.
 `lpt.load_exported(FILE)` makes a plain module of it; `init_from=FILE` starts a training from it.
 FILE.onnx is ONNX with QuantizeLinear and DequantizeLinear, run with onnxruntime on the validation part and compared
-with the run; formats that ONNX has no type for are told.
+with the run; formats that ONNX has no type for are told. FILE.pt2 is a program for torch.export.load, any format, which
+needs torch alone; compared in the same way.
 A run of a model of one's own names its code: trust=[my_package], if you trust that run.
 Exit code: 0 done, 2 a mistake in the command.
 """
@@ -33,6 +34,6 @@ def _export(arguments: list[str]) -> None:
         print(f"{name} is stored as it is: {why}", file=sys.stderr)
     say(listed(said["about"]["metrics"]))
     size = f"{file.stat().st_size:,} bytes, {len(said['weights'])} weights as codes"
-    if "onnx" in said:
-        say(said["onnx"]["compared"])
+    if "way" in said:
+        say(said["way"]["compared"])
     say(f"\n{file} ({size}), {file.with_suffix('.md').name}")

@@ -19,7 +19,7 @@ from ..weights.step import Channels
 from . import rounding
 from .exporting import KEY, SUM, VERSION, digest
 from .held import hold_, share_
-from .packed import unpack
+from .packed import decoded, unpack
 
 VIEWS: dict[str, Any] = {"Channels": Channels, "InFeatures": InFeatures}
 OTHERS = ("timm", "torchvision")  # whose options are numbers here, so that none names a file or a download
@@ -122,6 +122,11 @@ def _weight(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
     return weight_as(unpack(tensors, says).to(_dtype(says["dtype"])), says)
 
 
+def _again(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
+    """As `_weight`, which has found them to fit."""
+    return weight_as(decoded(tensors, says).to(_dtype(says["dtype"])), says)
+
+
 def weight_as(values: Tensor, says: Mapping[str, Any]) -> Tensor:
     """`values`, which lie as the weight's view shows it, in the weight's own shape."""
     weight = values.new_empty(says["of"])
@@ -136,7 +141,7 @@ def weight_as(values: Tensor, says: Mapping[str, Any]) -> Tensor:
 def _hold(model: nn.Module, told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     for name, says in told["weights"].items():
         others = [alias for alias, first in told["aliases"].items() if first == name]
-        if hold_(model, name, own_of(name, tensors), partial(_weight, says=says)):
+        if hold_(model, name, own_of(name, tensors), partial(_again, says=says)):
             for alias in others:
                 share_(model, alias, name)
 

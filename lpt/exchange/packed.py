@@ -76,18 +76,29 @@ def unpack(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
     Raises:
         ValueError: the tensors do not fit what is said of them, or the block format is unknown here.
     """
+    codes = unpacked(tensors["codes"], says["packing"], torch.Size(says["shape"]).numel())
+    if torch.tensor(says["table"], dtype=torch.float32)[codes.long()].isnan().any():
+        raise ValueError("a code that its table does not have")
+    if says["blocks"]:
+        _blocks(says)
+    return decoded(tensors, says)
+
+
+def decoded(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:
+    """As `unpack`, of what that has taken before: no branch of it depends on a value, so that it can be traced."""
     shape = torch.Size(says["shape"])
     codes = unpacked(tensors["codes"], says["packing"], shape.numel())
-    values = torch.tensor(says["table"], dtype=torch.float32)[codes.long()].view(shape)
-    if values.isnan().any():
-        raise ValueError("a code that its table does not have")
+    table = torch.tensor(says["table"], dtype=torch.float32, device=codes.device)
+    values = table[codes.long()].view(shape)
     scale = _restored(tensors)
-    if says["blocks"]:
-        blocks = formats.get(says["format"])
-        if not isinstance(blocks, Blocks) or blocks.element.name != says["element"]:
-            raise ValueError(f"{says['format']!r} is no block format of {says['element']!r} here")
-        return blocks.at_scales(values, scale)
-    return from_scale_0(values, scale)
+    return _blocks(says).at_scales(values, scale) if says["blocks"] else from_scale_0(values, scale)
+
+
+def _blocks(says: Mapping[str, Any]) -> Blocks:
+    blocks = formats.get(says["format"])
+    if not isinstance(blocks, Blocks) or blocks.element.name != says["element"]:
+        raise ValueError(f"{says['format']!r} is no block format of {says['element']!r} here")
+    return blocks
 
 
 def exponents(tensors: Mapping[str, Tensor], says: Mapping[str, Any]) -> Tensor:

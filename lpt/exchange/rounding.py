@@ -71,7 +71,8 @@ class _Forward:
         self.module = module
         self.quantizers: dict[str, Any] = dict(quantizers)
         self.inner = module.__dict__.get("forward")
-        self.__signature__ = inspect.signature(module.forward)  # what torch.export goes by
+        self.__signature__ = inspect.signature(module.forward)  # what torch.export goes by, and by the code
+        self.__code__ = type(module).forward.__code__
 
     def inside(self, *args: Any, **kwargs: Any) -> Any:
         return (

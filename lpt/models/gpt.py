@@ -1,6 +1,7 @@
 """A decoder-only Transformer in GPT-2's order (normalization before each part), every product, sum and gate a module.
 
-N texts, T tokens, W width, D width of a head, V vocabulary. Products have no biases: they would stay in full precision.
+N texts, T tokens, W width, D width of a head, V vocabulary. Products have no biases unless asked for, as GPT-2's own
+weights need them: they stay in full precision.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ..errors import UserError
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 EPSILON = 1e-5  # of both norms; nn.RMSNorm would take that of the dtype
+BASE = 10000.0  # of the angles
 POSITIONS = ("learned", "rotary")
 Turns = tuple[Tensor, Tensor]  # cosine and sine of each position's angles, [T, D / 2]
 
@@ -25,7 +27,7 @@ def turns(length: int, width: int, like: Tensor) -> Turns:
     They are computed in float64 whenever they are needed, so that no cast of the model makes them coarser.
     """
     places = torch.arange(length, dtype=torch.float64, device=like.device)
-    speeds = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device=like.device) / width)
+    speeds = BASE ** (-torch.arange(0, width, 2, dtype=torch.float64, device=like.device) / width)
     angles = places[:, None] * speeds
     return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
@@ -46,13 +48,13 @@ class Rotary(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention: each token looks at itself and at what came before it."""
 
-    def __init__(self, width: int, heads: int, dropout: float, rotary: bool) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, rotary: bool, bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=bias) for _ in range(3))
         self.turn_query, self.turn_key = Rotary() if rotary else None, Rotary() if rotary else None
         self.attention = ScaledDotProduct(dropout)
-        self.output = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor, turned: Turns | None) -> Tensor:
         """[N, T, W] -> [N, T, W]."""
@@ -68,10 +70,12 @@ class Attention(nn.Module):
 class GELU(nn.Module):
     """down(gelu(up(x))), with the exact GELU (Hendrycks and Gimpel 2016)."""
 
-    def __init__(self, width: int, feedforward: int) -> None:
+    approximate = "none"
+
+    def __init__(self, width: int, feedforward: int, bias: bool = False) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(width, feedforward, bias=False), nn.Linear(feedforward, width, bias=False)
-        self.gelu = nn.GELU()
+        self.up, self.down = nn.Linear(width, feedforward, bias=bias), nn.Linear(feedforward, width, bias=bias)
+        self.gelu = nn.GELU(self.approximate)
 
     @staticmethod
     def usual(width: int) -> int:
@@ -82,13 +86,19 @@ class GELU(nn.Module):
         return self.down(self.gelu(self.up(x)))
 
 
+class TanhGELU(GELU):
+    """The same with the GELU as GPT-2 computes it, by a tanh (Hendrycks and Gimpel 2016, section 2)."""
+
+    approximate = "tanh"
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)) (Shazeer 2020, eq. 6)."""
 
-    def __init__(self, width: int, feedforward: int) -> None:
+    def __init__(self, width: int, feedforward: int, bias: bool = False) -> None:
         super().__init__()
-        self.gate, self.up = (nn.Linear(width, feedforward, bias=False) for _ in range(2))
-        self.down = nn.Linear(feedforward, width, bias=False)
+        self.gate, self.up = (nn.Linear(width, feedforward, bias=bias) for _ in range(2))
+        self.down = nn.Linear(feedforward, width, bias=bias)
         self.silu, self.mul = nn.SiLU(), Mul()
 
     @staticmethod
@@ -100,7 +110,7 @@ class SwiGLU(nn.Module):
         return self.down(self.mul(self.silu(self.gate(x)), self.up(x)))
 
 
-MLPS: dict[str, type[GELU] | type[SwiGLU]] = {"gelu": GELU, "swiglu": SwiGLU}
+MLPS: dict[str, type[GELU] | type[SwiGLU]] = {"gelu": GELU, "gelu_tanh": TanhGELU, "swiglu": SwiGLU}
 
 
 class Block(nn.Module):
@@ -124,16 +134,21 @@ class GPT(nn.Module):
     Weights begin as N(0, 0.02^2) (Radford et al. 2018, section 4.1), those whose products are added to the residual
     stream, two a layer, smaller by sqrt(2 layers) (Radford et al. 2019, section 2.3).
 
+    Attributes:
+        settings: the options that it was built with, by name.
+
     Args:
         vocabulary: number of tokens, V.
         layers, width, heads: the heads divide the width.
         context: most tokens of a text.
-        feedforward: width inside each MLP; None: 4 width for gelu, about 8/3 width for swiglu (as many weights).
+        feedforward: width inside each MLP; None: 4 width for gelu and gelu_tanh, about 8/3 width for swiglu (as many
+            weights).
         norm: layer or rms.
         positions: learned (added to the embedding) or rotary.
-        mlp: gelu or swiglu.
+        mlp: gelu, gelu_tanh (GPT-2's) or swiglu.
         dropout: on the embedding, on attention's weights, and on what each part adds.
         tied: the output projection's weight is the embedding's.
+        bias: each product but the output projection adds one, as in GPT-2.
 
     Raises:
         UserError: numbers below 1, a width that the heads do not divide (rotary: into even parts), a dropout outside
@@ -153,6 +168,7 @@ class GPT(nn.Module):
         mlp: str = "gelu",
         dropout: float = 0.0,
         tied: bool = True,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         _check(dropout, heads, vocabulary=vocabulary, layers=layers, width=width, context=context,
@@ -170,7 +186,7 @@ class GPT(nn.Module):
         self.add, self.dropout = None if rotary else Add(), nn.Dropout(dropout)
         inside = MLPS[mlp].usual(width) if feedforward is None else feedforward
         self.blocks = nn.ModuleList(
-            Block(width, Attention(width, heads, dropout, rotary), MLPS[mlp](width, inside), norm, dropout)
+            Block(width, Attention(width, heads, dropout, rotary, bias), MLPS[mlp](width, inside, bias), norm, dropout)
             for _ in range(layers)
         )
         self.norm = NORMS[norm](width, eps=EPSILON)
@@ -178,6 +194,10 @@ class GPT(nn.Module):
         self._initialize(layers)
         if tied:
             self.output.weight = self.tokens.weight
+        self.settings = {
+            "vocabulary": vocabulary, "layers": layers, "width": width, "heads": heads, "context": context,
+            "feedforward": inside, "norm": norm, "positions": positions, "mlp": mlp, "tied": tied, "bias": bias,
+        }  # fmt: skip
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 [N, T] -> scores [N, T, V] of the token that follows each.
@@ -200,7 +220,9 @@ class GPT(nn.Module):
 
     def _initialize(self, layers: int) -> None:
         for name, p in self.named_parameters():
-            if p.ndim > 1:
+            if name.endswith(".bias"):
+                nn.init.zeros_(p)
+            elif p.ndim > 1:
                 adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * layers) if adds else 0.02)
 

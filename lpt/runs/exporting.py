@@ -22,12 +22,11 @@ from ..exchange import export, load_exported
 from ..exchange.loading import EXAMPLE
 from ..places import place
 from ..tasks.task import Task
-from . import saved
+from . import onnx, program, saved
 from .build import build, maker, told
 from .evaluation import stored, take_scales
 from .experiment import make_quantization, make_task, quiet
 from .folder import RunFolder
-from .onnx import written
 
 ABOUT = (
     "model",
@@ -44,7 +43,8 @@ ABOUT = (
     "versions",
 )
 
-KINDS = {False: "safetensors; metadata under `lpt`, checksum under `sha256`", True: "ONNX, opset 21"}
+WAYS = {".onnx": onnx.written, ".pt2": program.written}  # other than safetensors, by the end of the file's name
+KIND = "safetensors; metadata under `lpt`, checksum under `sha256`"
 MEASURED = "Measured on the validation part, by the run and again by this file: the same numbers."
 LOAD = (
     "Load it with `lpt.load_exported({})`; or decode it yourself: value = table[code] * scale, with `table`, "
@@ -53,15 +53,17 @@ LOAD = (
 
 
 def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
-    """Write the network of a run as a safetensors file, or as ONNX, with its card (.md) beside it.
+    """Write the network of a run as a safetensors file, or in another way out, with its card (.md) beside it.
 
     Args:
         run: a run's folder (its best checkpoint), or a checkpoint in it.
         trust: packages of which the run's configuration may call something.
-        to: the file; by default model.safetensors in the run's folder. FILE.onnx is written as ONNX.
+        to: the file; by default model.safetensors in the run's folder. FILE.onnx is written as ONNX, FILE.pt2 as a
+            program of torch.export.
 
     Returns:
-        The file, and what it says of itself. The metrics of the file, read back, are in `about`.
+        The file, and what it says of itself. The metrics of the file, read back, are in `about`; of another way out
+        `way` says how it computes.
 
     Raises:
         UserError: no such run; or the file, read back, does not compute what the run computes.
@@ -70,7 +72,7 @@ def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tu
     checkpoint = saved.find(run, key="RUN")
     folder = checkpoint.resolve().parents[1]
     file = place(to, "to") if to else folder / "model.safetensors"
-    as_onnx = file.suffix == ".onnx"
+    way = WAYS.get(file.suffix)
     state = saved.read(checkpoint)
     cfg = stored(checkpoint, state, trust)
     task = make_task(cfg, build("trainer", cfg.trainer))
@@ -80,12 +82,12 @@ def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tu
     about = {key: summary[key] for key in ABOUT if summary.get(key) is not None}
     about |= {"checkpoint": checkpoint.name, "source": task.data.source, "metrics": own}
     with TemporaryDirectory() as between:
-        codes = Path(between) / "model.safetensors" if as_onnx else file
+        codes = Path(between) / "model.safetensors" if way else file
         try:
             said = export(task.model, *handles, to=codes, builds=_builds(cfg, task), about=about)
             back = _check(codes, said, task, cfg, own)
-            if as_onnx:
-                said |= written(codes, file, task, back)
+            if way:
+                said["way"] = way(codes, file, task, back)
         except OSError as error:
             raise UserError(
                 f"{file} cannot be written ({error.strerror or error}): give another file by to="
@@ -143,23 +145,23 @@ def card(file: Path, said: dict[str, Any]) -> str:
     """A model card in Markdown: what the file holds, how good it is, on what data, and what it is not good for."""
     about = said["about"]
     size = file.stat().st_size
-    onnx = "onnx" in said
+    load = LOAD.format("FILE" if said["model"] else "FILE, MODEL")
+    way = said.get("way") or {"kind": KIND, "compared": MEASURED, "use": load}
     count = sum(torch.Size(w["of"]).numel() for w in said["weights"].values())
     formats = sorted({f"{w['format']} ({w['bits']:g} bits a value)" for w in said["weights"].values()})
     places = sorted({place["format"] for place in said["activations"].values()})
     lines = [
         f"# {about.get('model', 'A network')} on {about.get('data', 'its data')}", "",
-        f"- File: `{file.name}`, {size:,} bytes, {KINDS[onnx]}",
+        f"- File: `{file.name}`, {size:,} bytes, {way['kind']}",
         f"- Quantized weights: {count:,} in {', '.join(formats) or 'no format: all are stored as they are'}",
         f"- Activations: {', '.join(places) or 'not rounded'}",
         f"- Operands of products: {json.dumps(said['products']) if said['products'] else 'not rounded further'}",
         f"- Data: {about['source']}", "",
         "| metric | value |", "|---|---|",
         *(f"| {name} | {value:.6g} |" for name, value in about["metrics"].items()), "",
-        said["onnx"]["compared"] if onnx else MEASURED, "",
+        way["compared"], "",
         "| run | |", "|---|---|", *(f"| {key} | {about[key]} |" for key in (*ABOUT, "checkpoint") if key in about), "",
-        f"Run it with onnxruntime; types of the weights: {', '.join(said['onnx']['types'])}" if onnx
-        else LOAD.format("FILE" if said["model"] else "FILE, MODEL"), "",
+        way["use"], "",
         "Not good for: data unlike the above; judgement of a format by one seed; speed, since the arithmetic of the "
         "formats is simulated in float32.", "",
     ]  # fmt: skip

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..callbacks.sealing import Damaged, no_file, opened
 from ..errors import UserError
+from ..exchange.layouts import translated
 from ..exchange.loading import state_in
 from ..places import place
 
 PREFIX = "model."  # the task's name for its network
 COMPILED = "_orig_mod."  # torch.compile's name for what it has compiled, anywhere within a name
 STATES = ("state_dict", "model", "model_state_dict")  # under which other programs keep a state dict
+INDEX = ".safetensors.index.json"  # the end of the name of a list of files that hold one state dict
 
 
 def find(path: str | Path, best: bool = False, key: str = "init_from") -> Path:
@@ -60,6 +64,10 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.suffix == ".safetensors":
         return state_in(path)
+    if path.name.endswith(INDEX):
+        named = _json(path).get("weight_map")
+        files = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
+        return {name: value for file in files for name, value in state_in(path.parent / file).items()}
     try:
         saved, sealed = opened(path)
     except Damaged as error:
@@ -83,7 +91,7 @@ def callback_state(saved: dict[str, Any], name: str) -> dict[str, Any]:
 
 def weights_of(saved: dict[str, Any], masters: bool) -> dict[str, Tensor]:
     """The network's state dict; with `masters`, full-precision masters in place of quantized weights."""
-    state: dict[str, Tensor] = next((saved[key] for key in STATES if isinstance(saved.get(key), dict)), saved)
+    state = _held(saved)
     if any(key.startswith(PREFIX) for key in state):
         state = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     if masters:
@@ -94,12 +102,44 @@ def weights_of(saved: dict[str, Any], masters: bool) -> dict[str, Tensor]:
 def load(model: nn.Module, path: str | Path) -> Path:
     """Start `model` from a run or a file with weights: from the masters where there are some. Returns the file.
 
+    A GPT-2 or a Llama in Hugging Face's layout is taken under lpt's names; its config.json, if it lies beside the file,
+    must fit as well.
+
     Raises:
         UserError: no such file, or its weights do not fit the model.
     """
     file = find(path)
-    fit(model, weights_of(read(file), masters=True), file)
+    saved = read(file)
+    beside = file.parent / "config.json"
+    config = _json(beside) if beside.is_file() else None
+    ours = translated(model, _held(saved), config, file)
+    if ours is not None:
+        untold = (
+            "" if config else "; without a config.json beside it, its heads and epsilon are taken to be the model's"
+        )
+        print(f"{file}: of Hugging Face's layout, its names are translated{untold}", file=sys.stderr)
+    fit(model, weights_of(saved, masters=True) if ours is None else dict(ours), file)
     return file
+
+
+def _held(saved: dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict in what a file holds."""
+    return next((saved[key] for key in STATES if isinstance(saved.get(key), dict)), saved)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What a file of JSON says.
+
+    Raises:
+        UserError: it is none, or no object.
+    """
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON that can be read ({error}): give another file") from error
+    if not isinstance(said, dict):
+        raise UserError(f"{path} holds a {type(said).__name__}, and an object of JSON is needed: give another file")
+    return said
 
 
 def fit(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
@@ -133,7 +173,20 @@ def fit(model: nn.Module, state: dict[str, Tensor], source: Path) -> None:
             f"({'; '.join([*some, *sorted(shapes)[:3]])}{begin}); "
             "use the model= (and a data set of as many classes) that they were trained with"
         )
+    for name, other in _tied(own):
+        if not torch.equal(state[name].double(), state[other].double()):
+            raise UserError(
+                f"the weights in {source} are of another model: {other} and {name} differ, and are one weight in this "
+                "one (model.tied=false of a language model makes them two)"
+            )
     model.load_state_dict(state)
+
+
+def _tied(own: dict[str, Tensor]) -> list[tuple[str, str]]:
+    """Pairs of names of one weight."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    pairs = [(name, first.setdefault((t.data_ptr(), t.shape), name)) for name, t in own.items() if t.data_ptr()]
+    return [(name, other) for name, other in pairs if name != other]
 
 
 def _whole_beside(path: Path) -> str:
