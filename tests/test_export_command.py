@@ -1,6 +1,7 @@
 """scripts/export.py: the file of a run gives the run's metrics, others start from it, mistakes are told."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def test_a_training_starts_from_such_a_file_and_from_plain_ones(run: Path, tmp_p
     [
         (["no_such"], "no checkpoint at"), (["RUN", "as=x"], "give only to=FILE"),
         (["RUN", "to=no/such/folder/x.safetensors"], "cannot be written"),
+        (["RUN", "to=net.pth"], "ends in .safetensors, .onnx or .pt2"),
     ],
 )  # fmt: skip
 def test_mistakes(words: list[str], told: str, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -83,14 +85,19 @@ def test_a_file_says_nothing_of_the_machine(run: Path) -> None:
     assert str(run.parent) not in json.dumps(told)
 
 
-def test_a_run_as_onnx_gives_its_metrics(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_in_other_ways_gives_its_metrics(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     out = tmp_path / "outputs"
     assert running.train(out, *FEW, "format=int8", "format.input=single", "weights=int4") == 0
-    assert main([str(running.run_folder(out)), f"to={tmp_path / 'm.onnx'}"]) == 0
-    assert "predictions are others than lpt's" in capfd.readouterr().out
-    assert "types of the weights: INT4" in (tmp_path / "m.md").read_text()
+    run = running.run_folder(out)
+    wanted = f"val/accuracy {json.loads((run / 'summary.json').read_text())['val/accuracy']:.6g}"
+    for end, use in ((".onnx", "types of the weights: INT4"), (".pt2", "which needs torch alone")):
+        assert main([str(run), f"to={tmp_path / 'm'}{end}"]) == 0
+        said = capfd.readouterr().out
+        assert wanted in said and re.search("own, bit for bit|predictions are others than lpt's", said)
+        assert use in (tmp_path / "m.md").read_text()
+    assert "lpt's own, bit for bit" in said, "a program has the same operators"
 
 
 def test_a_run_that_cannot_be_onnx_says_so(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

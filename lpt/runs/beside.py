@@ -53,8 +53,15 @@ class Beside(nn.Module):
         )
 
 
-def compared(run: Run, task: Task, program: str) -> dict[str, Any]:
-    """{"metrics": the task's, as `run` computes them, "compared": one sentence}; `program` is what runs it."""
+def compared(run: Run, task: Task, program: str, why: str = "") -> dict[str, Any]:
+    """{"metrics": the task's, as `run` computes them, "compared": what differs}.
+
+    Args:
+        run: what is compared with the task's model, on its validation part.
+        task: the task.
+        program: what runs it, by name and version.
+        why: the reason of a difference, if there is one.
+    """
     before = task.model
     task.model = beside = Beside(run, before)
     try:
@@ -62,7 +69,8 @@ def compared(run: Run, task: Task, program: str) -> dict[str, Any]:
     finally:
         task.model = before
     told = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-    return {"metrics": metrics, "compared": f"{program} on the validation part: {told}; {beside.told()}"}
+    because = f" {why}" if beside.furthest else ""
+    return {"metrics": metrics, "compared": f"{program} on the validation part: {told}; {beside.told()}{because}"}
 
 
 def taken(task: Task) -> list[Tensor]:

@@ -73,6 +73,8 @@ def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tu
     folder = checkpoint.resolve().parents[1]
     file = place(to, "to") if to else folder / "model.safetensors"
     way = WAYS.get(file.suffix)
+    if file.suffix not in ("", ".safetensors", *WAYS):
+        raise UserError(f"to={file}: give a file that ends in .safetensors, {' or '.join(WAYS)}")
     state = saved.read(checkpoint)
     cfg = stored(checkpoint, state, trust)
     task = make_task(cfg, build("trainer", cfg.trainer))
