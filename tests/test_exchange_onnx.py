@@ -16,6 +16,7 @@ from lpt.exchange import export, load_exported, to_onnx, torchao_of
 from lpt.exchange.carriers import CARRIERS, NoCarrier, carrier_of
 from lpt.exchange.loading import _built
 from lpt.exchange.rounding import rounders_
+from lpt.runs.onnx import PLAIN
 
 TEXT = {"vocabulary": 20, "layers": 1, "width": 32, "heads": 2, "context": 8, "tied": True}
 X = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -39,7 +40,11 @@ def trained(
 
 
 def run(file: Path, x: Tensor) -> Tensor:
-    session = pytest.importorskip("onnxruntime").InferenceSession(str(file))
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    for key, value in PLAIN.items():
+        options.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(str(file), options)
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
@@ -105,10 +110,46 @@ def check(file: Path, onnx: Path, x: Tensor, model: nn.Module | None = None) -> 
     near = 1e-5 * outputs.abs().max()
     assert ((found - outputs).abs()[~edge] <= near).all()
     assert not edge.all(), "for this check to show anything"
-    as_users_run_it = run(onnx, x)
+    fast = run(onnx, x)
+    assert ((fast - outputs).abs()[~edge] <= near).all()
     top = outputs.topk(2, -1).values
     clear = (top[..., 0] - top[..., 1] > 2 * near) & ~edge.view(-1, *[1] * (outputs.ndim - 2))
-    assert torch.equal(as_users_run_it.argmax(-1)[clear], outputs.argmax(-1)[clear]) and clear.any()
+    assert torch.equal(fast.argmax(-1)[clear], outputs.argmax(-1)[clear]) and clear.any()
+
+
+def grouped() -> nn.Module:
+    """Biases that are no multiples of a product's unit, and scales by groups of channels."""
+    torch.manual_seed(0)
+    parts = (
+        nn.Conv2d(1, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 4, 2, groups=1),
+    )
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(100, 4))
+
+
+def test_biases_are_added_as_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    model, *handles = trained(grouped(), X[:4], "int4", "int8")
+    file, to = tmp_path / "m.safetensors", tmp_path / "m.onnx"
+    export(model, *handles, to=file)
+    to_onnx(file, [X[:2]], to=to, model=grouped())
+    check(file, to, X, grouped())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_networks_that_are_not_of_float32_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    model = small().to(dtype).eval()
+    file = tmp_path / "m.safetensors"
+    export(model, lpt.QuantizedWeights(model, "int4"), to=file)
+    assert torch.equal(load_exported(file, small().to(dtype))(X.to(dtype)), model(X.to(dtype)))
+    with pytest.raises(UserError, match=f"is {dtype}, and quantized networks leave as ONNX in float32"):
+        to_onnx(file, [X[:2].to(dtype)], to=tmp_path / "m.onnx", model=small().to(dtype))
 
 
 def held(file: Path) -> dict[str, Tensor]:

@@ -71,6 +71,10 @@ def to_onnx(
 
     told, tensors = read(file)
     values = state(told, tensors)
+    wide = [f"{n} is {t.dtype}" for n, t in values.items() if t.is_floating_point() and t.dtype != torch.float32]
+    if wide and (told["weights"] or told["activations"]):
+        raise UserError(f"{wide[0]}, and quantized networks leave as ONNX in float32: export model.float(), or give "
+                        "to=FILE.safetensors")  # fmt: skip
     try:
         if told["products"] is not None:
             raise NoCarrier(f"the operands of products are rounded, which is not done in ONNX: products=none {BOTH}")
@@ -88,7 +92,12 @@ def to_onnx(
     for name, own in held.items():
         names = [name, *(alias for alias, first in told["aliases"].items() if first == name)]
         _put(graph, names, *own)
-    onnx.checker.check_model(graph)
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UserError(
+            f"the graph is none by ONNX's own check: {str(error).strip().splitlines()[0]}; give to=FILE.safetensors"
+        ) from error
     Path(to).write_bytes(graph.SerializeToString())
     return {name: onnx.TensorProto.DataType.Name(codes.data_type) for name, (codes, _, _) in held.items()}
 

@@ -117,7 +117,7 @@ def load(model: nn.Module, path: str | Path) -> Path:
         untold = (
             "" if config else "; without a config.json beside it, its heads and epsilon are taken to be the model's"
         )
-        print(f"{file}: of Hugging Face's layout, its names are translated{untold}", file=sys.stderr)
+        print(f"{file}: in Hugging Face's layout; its weights are taken under lpt's names{untold}", file=sys.stderr)
     fit(model, weights_of(saved, masters=True) if ours is None else dict(ours), file)
     return file
 
