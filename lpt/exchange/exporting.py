@@ -40,8 +40,8 @@ def export(
         flow: what `attach_` returned: activations are rounded as they are now, at the scales they have.
         products: what its products' operands are rounded to.
         to: the file, which is replaced if it is there.
-        builds: how to build the model: {"_target_": "lpt.models.ResNet", "depth": 8, ...}; without it `load_exported`
-            must be given the model.
+        builds: how to build the model: `{"_target_": "lpt.models.ResNet", "depth": 8, ...}`; without it
+            `load_exported` must be given the model.
         about: anything that JSON holds, for readers: metrics, data, commit.
 
     Returns:
