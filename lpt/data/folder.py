@@ -41,7 +41,7 @@ def folder(
     std: Sequence[float] | None = None,
     held_out: int = 0,
 ) -> ImageData:
-    """A folder with `train/CLASS/*`, `val/CLASS/*`, perhaps `test/CLASS/*`; train's sub-folders, sorted, are the classes.
+    """A folder with `train/CLASS/*`, `val/CLASS/*`, perhaps `test/CLASS/*`; classes are train's sub-folders, sorted.
 
     Large sets are decoded image by image, in threads: a training image is a random crop of 8 to 100 % of the area
     and an aspect ratio of 3/4 to 4/3, resized to `size`; a validation image is resized to `resize` on its shorter
