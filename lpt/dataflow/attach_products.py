@@ -200,7 +200,8 @@ class Multiplied:
                 if not any(fnmatch.fnmatchcase(name, glob) for glob in skip):
                     raise ValueError(
                         f"{name or 'the model'} is a {type(module).__name__}, whose products are inside one fused "
-                        f"call: use a model that spells them out, or leave it in full precision by skip=[{name!r}]"
+                        "call: lpt.models.visible_(model, x) spells out attention; or leave it in full precision by "
+                        f"skip=[{name!r}]"
                     )
                 self.left_out[name] = "skip"
 

@@ -25,7 +25,10 @@ CURE = (
     "Values that no module makes: lpt.models.visible_(model, x) makes modules of the operations in its parts, or write "
     "them as lpt.ops (docs/own.md)"
 )
-HIDDEN = "Kernels hide their products: take modules that spell them out (docs/own.md)"
+HIDDEN = (
+    "Kernels hide their products: lpt.models.visible_(model, x) spells out torch's attention; for others take modules "
+    "that spell theirs out (docs/own.md)"
+)
 LEFT_OUT, UNQUANTIZED = CHOSEN = (" (left out)", ", not quantized")  # by what the user chose
 SHOWN = 4  # modules that are named
 

@@ -54,7 +54,8 @@ class Function(nn.Module):
 class ScaledDotProduct(nn.Module):
     """Attention in its plain form, each product a module: softmax(q k^T scale + mask) v (Vaswani et al. 2017, eq. 1).
 
-    Takes what `F.scaled_dot_product_attention` takes, except for the dropout, which follows train() and eval() here.
+    Takes what `F.scaled_dot_product_attention` takes, except for the dropout, which follows train() and eval() here. A
+    query that may look at no key gets zeros, as there.
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -76,6 +77,19 @@ class ScaledDotProduct(nn.Module):
         enable_gqa: bool = False,
     ) -> Tensor:
         """(..., heads, l, d), (..., heads, s, d), (..., heads, s, e) -> (..., heads, l, e)."""
+        return self.with_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)[0]
+
+    def with_weights(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, and the weights that the values were multiplied with: (..., heads, l, s)."""
         if enable_gqa:
             groups = query.shape[-3] // key.shape[-3]
             key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
@@ -83,7 +97,15 @@ class ScaledDotProduct(nn.Module):
         scores = self.scale(scores, query.shape[-1] ** -0.5 if scale is None else scale)
         if is_causal:
             attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        blind = None
         if attn_mask is not None:
             boolean = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, -torch.inf) if boolean else scores + attn_mask
-        return self.values(self.dropout(self.softmax(scores)), value)
+            hidden = ~attn_mask if boolean else attn_mask == -torch.inf
+            blind = hidden.all(-1, keepdim=True)  # which would have nan for its softmax
+            if boolean:
+                scores = scores.masked_fill(hidden & ~blind, -torch.inf)
+            else:
+                scores = scores + attn_mask.masked_fill(blind, 0.0)
+        weights = self.dropout(self.softmax(scores))
+        values = self.values(weights, value)
+        return (values, weights) if blind is None else (values.masked_fill(blind, 0.0), weights.masked_fill(blind, 0.0))

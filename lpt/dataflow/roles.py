@@ -80,7 +80,7 @@ def _place(name: str, module: nn.Module) -> Iterator[Place]:
 def why_no_edge(module: nn.Module) -> str:
     """Why there is no Edge behind `module` itself; "" if there is one, or if it is only a container."""
     if isinstance(module, HIDES_PRODUCTS):
-        return "its products are inside one fused call; use a model that spells them out"
+        return "its products are inside one fused call; lpt.models.visible_ spells out attention"
     empty = isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) and not any(module.children())
     return "keeps its input's values" if empty or keeps_grid(module) else ""
 

@@ -2,7 +2,8 @@
 
 They are plain modules in which everything that makes new values is a module, so that hooks can quantize it. Open
 `resnet` first; `visible` does the same for other people's models, by `tracing`, and `visible_` (`parts`) for the parts
-of one that cannot be traced as a whole. timm and torchvision are imported when one of theirs is asked for (`external`).
+of one that cannot be traced as a whole; `attention` is torch's, spelled out. timm and torchvision are imported when one
+of theirs is asked for (`external`).
 """
 
 from .external import timm, torchvision

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..dataflow.modes import evaluating
 from ..errors import UserError
+from .attention import spelled_parts
 from .visible import visible
 
 
@@ -17,7 +18,7 @@ def visible_(model: nn.Module, *example: Any) -> dict[str, str]:
 
     Loops, asserts and lengths of tensors in a forward stop `visible`; here they may stand in the model's own forward,
     and the blocks that it calls are taken one by one. What a forward that cannot be taken does itself stays as it is:
-    `report` tells whether anything is lost by it. Parts of torch.nn's modules alone need nothing.
+    `report` tells whether anything is lost by it. torch's attention and Transformer layers are spelled out.
 
     Args:
         model: is run once on the example, in evaluation and without gradients; its names stay.
@@ -26,6 +27,9 @@ def visible_(model: nn.Module, *example: Any) -> dict[str, str]:
     Returns:
         The parts that were not made visible, by name, and why; empty if none is left.
     """
+    for name, child in list(model.named_children()):
+        for place, spelled in spelled_parts(child, name):
+            model.set_submodule(place, spelled)
     inputs = _inputs(model, example)
     done: dict[int, nn.Module] = {}
     refused: dict[str, str] = {}

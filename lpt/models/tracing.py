@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ..dataflow.ops import Function, ScaledDotProduct
 from .aliases import Memory, Refused, Write
+from .attention import SPELLED, spelled_parts
 from .comparing import Modes
 from .operations import (
     ATTENTION_ARGUMENTS,
@@ -102,7 +103,7 @@ class Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, nn.Sequential):
             return False
-        if type(m).__module__.startswith(("torch.nn", "torch.ao.nn")):
+        if type(m).__module__.startswith(("torch.nn", "torch.ao.nn")) or isinstance(m, tuple(SPELLED.values())):
             return True
         if any(m.children()):
             return False
@@ -115,6 +116,9 @@ class Tracer(fx.Tracer):
     ) -> Any:
         path = self.path_of_module(m)
         self.owners.append(path)
+        if self.is_leaf_module(m, path):
+            for place, spelled in spelled_parts(m, path):
+                self.placed.setdefault(place, spelled)
         if isinstance(m, _BatchNorm) and set(dict(m.named_children())) == {"drop", "act"}:
             result = self._norm_and_act(m, path, args)
         else:

@@ -64,11 +64,11 @@ class Visible(nn.Module):
 def visible(model: nn.Module, name: str | None = None, example: Tensor | None = None) -> Visible:
     """`model` with its sums, gates, products, poolings, activations and dropouts as modules of their own.
 
-    The state-dict keys stay, so do the outputs, bit for bit (fused attention, which is spelled out as product,
-    scaling, softmax, product, up to rounding). Numbers and attributes that the forward reads, a temperature for one,
-    are those of now: set them before. In-place operations become out-of-place; a write that something else than the
-    tensor's own name would see (a view, a buffer, the input) is refused. `model` is used up: its modules and parameters
-    live on in the result.
+    The state-dict keys stay, so do the outputs, bit for bit (fused attention, also of `nn.MultiheadAttention`, as
+    product, scaling, softmax, product, up to rounding). Numbers and attributes that the forward reads, a temperature
+    for one, are those of now: set them before. In-place operations become out-of-place; a write that something else
+    than the tensor's own name would see (a view, a buffer, the input) is refused. `model` is used up: its modules and
+    parameters live on in the result.
 
     Args:
         model: takes one tensor, returns one tensor; other arguments of its forward stay at their defaults.
@@ -97,7 +97,7 @@ def visible(model: nn.Module, name: str | None = None, example: Tensor | None = 
     replaced = _place(model, placed)
     result = Visible(model, graph.python_code("self"))
     if before is not None and example is not None:
-        exact = not any(isinstance(module, ScaledDotProduct) for module in placed.values())
+        exact = not any(isinstance(part, ScaledDotProduct) for new in placed.values() for part in new.modules())
         try:
             same_or_refused(before, observed(result, example, name), exact, name)
         except UserError:
