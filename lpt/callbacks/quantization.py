@@ -110,6 +110,13 @@ class Quantization(pl.Callback):
         self.flow.step()
         self.weights.swap_in(optimizer)
 
+    def on_validation_batch_start(self, trainer: Any, task: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        if not batch_idx and (name := self.weights.stray()):
+            raise UserError(
+                f"{name!r} is validated with values off its grid, which another callback has put there (Lightning's "
+                "averages are of rounded weights): averaging=ema or averaging=swa averages as it should be"
+            )
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Within, A, E and the operands of products are not rounded, and nothing is observed."""

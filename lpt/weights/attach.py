@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +25,11 @@ from .weight import Weight
 
 ATTACHED = "_lpt_weights"  # where a model keeps its handle
 
+OFF_GRID = (
+    "is evaluated with values off its grid, as averages of rounded weights are (AveragedModel, SWA, EMA): average the "
+    "masters, within `weights.unrounded()`, and evaluate within `weights.averaged(average.module)`; or call "
+    "`weights.follow()`, which rounds what was written"
+)
 Optimizer = torch.optim.Optimizer
 
 
@@ -37,7 +44,18 @@ class AttachedWeights(QuantizedWeights):
         super().__init__(model, scheme, **options)
         model.__dict__[ATTACHED] = self
         self._members.attached = True
+        self._told = False  # whether values off the grid were told
+        self._hook = model.register_forward_pre_hook(_look)
         _listen(self)
+
+    @contextmanager
+    def unrounded(self) -> Iterator[None]:
+        """Within, the parameters hold their masters: for what averages or measures all parameters of a model."""
+        self.swap_in()
+        try:
+            yield
+        finally:
+            self.restore()
 
     def keep_wide(self, optimizer: Optimizer) -> None:
         """Torch casts a state that is loaded to the dtype of its parameter: let that be the master's meanwhile."""
@@ -63,12 +81,24 @@ class AttachedWeights(QuantizedWeights):
     def remove(self) -> None:
         """Give the parameters their masters back, and let go of the model and of its optimizers."""
         super().remove()
+        self._hook.remove()
         _listening.discard(self)
         self.model.__dict__.pop(ATTACHED, None)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         _listen(self)
+
+
+def _look(model: nn.Module, args: Any) -> None:
+    """Before a forward pass in evaluation: tell, once, of weights off their grid. Any average of weights passes here,
+    in the model or in a copy of it, whoever made it."""
+    weights: AttachedWeights | None = model.__dict__.get(ATTACHED)
+    if weights is None or weights._told or model.training or torch.compiler.is_compiling():
+        return
+    if name := weights.stray():
+        weights._told = True
+        warnings.warn(f"{name!r} {OFF_GRID}", stacklevel=4)
 
 
 _listening: weakref.WeakSet[AttachedWeights] = weakref.WeakSet()  # as wide as torch's hook, which is the process's

@@ -29,12 +29,14 @@ class Holding:
         swapped: whether its parameters hold masters at the moment.
         calls: steps so far.
         made: how its weights are quantized, for the state.
+        shows: whether parameters hold averages at the moment, as they should.
     """
 
     model: nn.Module
     swapped: bool
     calls: int
     made: dict[str, Any]
+    shows: bool = False
     _members: Members
     _besides: Besides
     _learned: LearnedScales | None
@@ -156,18 +158,31 @@ class Holding:
             w.param.copy_(w.master)
         self._members.remove()
 
+    def stray(self) -> str:
+        """The first weight that holds values on no grid, by its name, as an average of rounded weights does; or ""."""
+        if self.swapped or self.shows:
+            return ""
+        return next((w.name for w in self._members.weights if w.strays()), "")
+
     @contextmanager
-    def averaged(self, averages: Mapping[str, Tensor], rounded: bool = True) -> Iterator[None]:
-        """Within, the model's parameters hold these averages by name, those of masters quantized to nearest or not."""
+    def averaged(self, averages: Mapping[str, Tensor] | nn.Module, rounded: bool = True) -> Iterator[None]:
+        """Within, the model's parameters hold these averages by name, those of masters quantized to nearest or not.
+
+        Args:
+            averages: by name, or in a model of the same names: the `module` of torch's AveragedModel.
+        """
+        averages = dict(averages.named_parameters()) if isinstance(averages, nn.Module) else averages
         held = {name: self.model.get_parameter(name) for name in averages}
         before = {name: p.detach().clone() for name, p in held.items()}
         weights = {w.name: w for w in self._members.weights if rounded}
         with torch.no_grad():
             for name, p in held.items():
                 p.copy_(weights[name].rounded(averages[name]) if name in weights else averages[name])
+        self.shows = True
         try:
             yield
         finally:
+            self.shows = False
             with torch.no_grad():
                 copy_all(held.values(), before.values())
 

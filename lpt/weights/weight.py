@@ -159,6 +159,16 @@ class Weight(Followed):
         self._mark_now()
         return flips
 
+    def strays(self) -> bool:
+        """Whether others have written what is on no grid; on other devices than the CPU if torch noticed the write."""
+        p = self.param.detach()
+        if self._inside or (not p.is_cpu and self._mark == (p._version, p.data_ptr())):
+            return False
+        if unchanged(p, self.written):
+            self._mark_now()
+            return False
+        return not torch.equal(self.rounded(p.to(self.master.dtype)).to(p.dtype), p)
+
     def rounded(self, values: Tensor) -> Tensor:
         """These values on the grid of their own scale, to nearest."""
         view = self.channels.view(values)
