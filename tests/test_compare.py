@@ -67,14 +67,14 @@ def test_three_learning_rates_are_no_seeds(tmp_path, capsys):
     assert compare([str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "resnet8 on digits (1,442 examples for training, 355 for validation), 2 steps; 2 seeds" in out
-    assert "difference to lr=0.05 [95 %]" in out
+    assert "difference to optimizer.lr=0.05 [95 %]" in out
     (folder,) = tmp_path.glob("compare-*")
     rows = list(csv.DictReader((folder / "compare.csv").read_text().splitlines()))
     assert [row["optimizer.lr"] for row in rows] == ["0.05", "0.1", "0.2"]
     assert float(rows[0]["validation accuracy (%) mean"]) == pytest.approx(85)
     assert float(rows[0]["validation accuracy (%) SD"]) == pytest.approx(statistics.stdev((90, 80)))
     # differences 4 and 10: mean 7, t(0.975, 1) * SD / sqrt 2 = 12.706 * 3
-    found = [float(rows[1][f"difference to lr=0.05 {part}"]) for part in ("mean", "low", "high", "pairs")]
+    found = [float(rows[1][f"difference to optimizer.lr=0.05 {part}"]) for part in ("mean", "low", "high", "pairs")]
     assert found == pytest.approx([7, 7 - 38.119, 7 + 38.119, 2], abs=1e-3)
     tex = (folder / "compare.tex").read_text()
     assert r"\toprule" in tex and r"\caption{Validation accuracy by optimizer.lr. resnet8 on digits (1,442" in tex

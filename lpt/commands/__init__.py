@@ -1,5 +1,5 @@
 """The commands: what `scripts/*.py` and, once installed, `lpt-train`, `lpt-search`, `lpt-reproduce`, `lpt-evaluate`,
-`lpt-export` do.
+`lpt-export`, `lpt-compare`, `lpt-runs` do.
 
 A file a command, each with a `main()` that returns the exit code. Open `evaluate` first: it is the shortest that does
 something by itself; `train` and `search` only name what `lpt.runs` does.

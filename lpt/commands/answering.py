@@ -1,4 +1,4 @@
-"""What `evaluate` and `export` do alike: show their help, tell mistakes in a line, print figures under each other."""
+"""What short commands do alike: show their help, tell mistakes in a line, print figures under each other."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from ..runs.messages import readable
 from ..runs.terminal import show_anything
 
 
-def answered(help: str, work: Callable[[list[str]], None], arguments: list[str] | None) -> int:
-    """Do `work` with a command's arguments, those of the process if None; returns the exit code."""
+def answered(help: str, work: Callable[[list[str]], None], arguments: list[str] | None, needs: bool = True) -> int:
+    """Do `work` with a command's arguments, those of the process if None; returns the exit code.
+
+    Args:
+        needs: whether there must be arguments.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
+    asks = arguments[:1] in (["-h"], ["--help"])
+    if asks or (needs and not arguments):
         print(help)
-        return 0 if arguments else 2
+        return 0 if asks else 2
     show_anything()
     try:
         work(arguments)

@@ -71,8 +71,7 @@ def _table(
     titles = [*rows[0].labels, *(["metric"] if several else []), "seeds"]
     titles += ["mean ± SD" if several else f"{named(metrics[0])} ± SD"]
     if bases:
-        one = groups[next(iter(bases.values()))]
-        titles.append(f"difference to {one.labels[by] if by else one.name} [95 %]")
+        titles.append(f"difference to {groups[next(iter(bases.values()))].told(by)} [95 %]")
     titles += [f"{_plain(c)} ± SD" for c in more]
     cells = []
     for i in order:

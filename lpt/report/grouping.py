@@ -33,6 +33,10 @@ class Group:
         """The labels in one line: "log4, lr=0.1"."""
         return ", ".join(v if k in CHOICES else f"{k.rpartition('.')[2]}={v}" for k, v in self.labels.items())
 
+    def told(self, by: str | None = None) -> str:
+        """The labels, or that of the setting `by`, as they are typed: "log4, optimizer.lr=0.1"."""
+        return ", ".join(v if k in CHOICES else f"{k}={v}" for k, v in self.labels.items() if by in (None, k))
+
 
 def find(words: Iterable[str]) -> list[Path]:
     """The folders of runs that `words` mean: such folders, folders that hold some (a sweep's), or patterns of them.

@@ -39,8 +39,11 @@ def compared(words: Sequence[str]) -> Path:
     folder = Path(own["out"]).expanduser() if "out" in own else _folder(results, own)
     if folder.exists() and not (folder / RESULT).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"out={folder} is there and holds no comparison: give a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(found, results, folder, shlex.join(["python", "scripts/compare.py", *words]))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(found, results, folder, shlex.join(["python", "scripts/compare.py", *words]))
+    except OSError as error:
+        raise UserError(f"{error}: give a folder that can be written (out=DIR)") from error
     say(f"{text(found)}\neverything: {folder}/ (compare.md, .csv, .tex; curves.png, .svg; index.html)")
     return folder
 
