@@ -17,7 +17,7 @@ from lpt.dataflow import DataFlow, attach_
 from lpt.dataflow.fired import Watched
 from lpt.errors import UserError
 from lpt.models import ResNet
-from lpt.runs.experiment import make_quantization
+from lpt.runs.parts import make_quantization
 from lpt.weights import QuantizedWeights
 from lpt.weights.checked import checksums, odd_scales, off_grid
 

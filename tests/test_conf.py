@@ -15,7 +15,7 @@ from lpt.callbacks.quantization import Quantization
 from lpt.errors import UserError
 from lpt.models import ResNet
 from lpt.runs.build import build, maker
-from lpt.runs.experiment import make_quantization
+from lpt.runs.parts import make_quantization
 from lpt.runs.tracking import trackers
 
 CONF = ROOT / "conf"

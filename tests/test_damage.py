@@ -23,8 +23,8 @@ from lpt.errors import UserError
 from lpt.runs import saved
 from lpt.runs.build import build
 from lpt.runs.evaluation import Asked, prepared
-from lpt.runs.experiment import make_task
 from lpt.runs.folder import RunFolder
+from lpt.runs.parts import make_task
 from lpt.runs.recovery import Recovery
 from lpt.tasks.task import Task
 

@@ -15,8 +15,8 @@ from lpt.exchange.loading import read
 from lpt.runs import saved
 from lpt.runs.build import build
 from lpt.runs.evaluation import stored
-from lpt.runs.experiment import make_task
 from lpt.runs.exporting import export_run
+from lpt.runs.parts import make_task
 
 FEW = ["trainer.max_steps=4", "data.train_limit=64", "indicators=none", "logger.mode=disabled", "compile=false"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ class Guarded(WandbLogger):
         if self._lost:
             return DummyExperiment()
         if self._experiment is None:
-            self._start()
+            with _cache(Path(self._wandb_init["dir"])):
+                self._start()
         return DummyExperiment() if self._lost else self._experiment
 
     def _start(self) -> None:
@@ -134,6 +135,20 @@ class Guarded(WandbLogger):
         with suppress(Exception):  # it ends with what is wrong
             wandb.teardown()
         wandb.run = None  # or the next run of a sweep would be taken for a part of this one
+
+
+@contextmanager
+def _cache(folder: Path) -> Iterator[None]:
+    """Within, W&B's service has a place for its cache and log: without HOME it writes its log to the terminal."""
+    if os.name != "posix" or os.environ.get("HOME") or os.environ.get("XDG_CACHE_HOME"):
+        yield
+        return
+    _tell(f"HOME is not set: W&B keeps its cache in {folder}/wandb/cache")
+    os.environ["XDG_CACHE_HOME"] = str((folder / "wandb" / "cache").resolve())
+    try:
+        yield
+    finally:
+        del os.environ["XDG_CACHE_HOME"]
 
 
 def _short(error: Exception) -> str:

@@ -107,7 +107,8 @@ def sound_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
         return [], False
     text = path.read_bytes().decode("utf-8", errors="replace")
     sound: list[dict[str, str]] = []
-    rows, broken = [], False
+    rows: list[dict[str, str]] = []
+    broken = False
     try:
         rows.extend(rows_of(text[: text.rfind("\n") + 1].replace("\0", "?")))
     except ValueError:

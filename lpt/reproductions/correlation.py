@@ -23,7 +23,7 @@ from ..report.tables import Row
 from ..runs import saved
 from ..runs.build import build
 from ..runs.evaluation import stored
-from ..runs.experiment import make_task
+from ..runs.parts import make_task
 from ..runs.searching import take
 from ..search import Journal, search
 from ._rivals import NAMES as RIVALS

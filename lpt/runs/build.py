@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
+from .arguments import Arguments
 from .extras import absent
+
+MISTAKES = (ValueError, TypeError, OSError, ImportError, AssertionError)
 
 
 @contextmanager
@@ -24,8 +28,47 @@ def told(where: str) -> Iterator[None]:
         raise
     except InstantiationException as error:
         raise UserError(f"{where}: {absent(error) or error.__cause__ or error}") from error
-    except (ValueError, TypeError, OSError, ImportError, AssertionError) as error:
+    except MISTAKES as error:
         raise UserError(f"{where}: {absent(error) or error}") from error
+
+
+class Maker:
+    """A node's `_target_` with the node's keys filled in, to be called with the rest.
+
+    Args:
+        where: the node's name, by which mistakes are told.
+        made: a partial of the target.
+        keys: as of `Arguments`.
+    """
+
+    def __init__(self, where: str, made: Any, keys: dict[str, str]) -> None:
+        self._arguments, self._made = Arguments(where, made.func, made.keywords, keys), made
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._made)
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        """What the target makes.
+
+        Raises:
+            UserError: it refuses an argument, or one is not what the target is annotated with.
+        """
+        known = self._arguments
+        first = list(inspect.signature(known.target).parameters)[: len(args)] if args else []
+        if unknown := known.unknown({*first, *given}):
+            raise UserError(unknown)
+        odd = known.misfit()
+        try:
+            found = self._made(*args, **given)
+        except Exception as error:
+            if absent(error) or not (odd or isinstance(error, MISTAKES)):
+                raise
+            own = odd is None or f"{odd}=" in str(error)  # a constructor's own words say more than a type
+            raise UserError(known.by_key(error) if own else known.valid(str(odd))) from error
+        if odd:
+            raise UserError(known.valid(odd))
+        return found
 
 
 def build(where: str, node: DictConfig, **given: Any) -> Any:
@@ -38,23 +81,19 @@ def build(where: str, node: DictConfig, **given: Any) -> Any:
         return maker(where, node)(**given)
 
 
-def maker(where: str, node: DictConfig) -> Any:
-    """The node's `_target_` with the node's keys filled in, to be called with the rest."""
-    with told(where):
-        if "_target_" not in node:
-            raise ValueError("there is no _target_ in it; choose a file of this group")
-        return instantiate(node, _partial_=True, _convert_="all")
-
-
-def numbers(where: str, node: DictConfig) -> None:
-    """Check that no entry of the node is text or a number that is not finite.
+def maker(where: str, node: DictConfig) -> Maker:
+    """The node's `_target_` with the node's keys filled in, to be called with the rest.
 
     Raises:
-        UserError: one is.
+        UserError: there is no such target.
     """
-    for key, value in dict(node).items():
-        if key != "_target_" and (isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value))):
-            raise UserError(f"{where}.{key!s}={value!r}: give a finite number")
+    with told(where):
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise ValueError("there is no _target_ in it; choose a file of this group")
+        plain: dict[Any, Any] = OmegaConf.to_container(node, resolve=False)  # type: ignore[assignment]
+        refers = {key: re.fullmatch(r"\$\{([\w.]+)\}", value) for key, value in plain.items() if isinstance(value, str)}
+        keys = {key: match[1] for key, match in refers.items() if match}
+        return Maker(where, instantiate(node, _partial_=True, _convert_="all"), keys)
 
 
 def flag(where: str, value: Any) -> bool:

@@ -27,10 +27,11 @@ from ..report.stored import check_yaml, json_of, text_of
 from ..tasks.task import Task
 from . import saved, summary
 from .build import build, told, whole
-from .experiment import make_quantization, make_task, quiet
+from .experiment import quiet
 from .folder import replace, stands_for
 from .messages import CONF
 from .named import spell_out
+from .parts import make_quantization, make_task
 from .trust import check, trusted
 
 BATCHES = 100  # of training data for batch-norm statistics

@@ -25,8 +25,9 @@ from ..tasks.task import Task
 from . import onnx, program, saved
 from .build import build, maker, told
 from .evaluation import stored, take_scales
-from .experiment import make_quantization, make_task, quiet
+from .experiment import quiet
 from .folder import RunFolder
+from .parts import make_quantization, make_task
 
 ABOUT = (
     "model",

@@ -14,8 +14,9 @@ from ..tasks.task import Task
 from . import saved
 from .build import build, told
 from .evaluation import stored
-from .experiment import Experiment, make_task
+from .experiment import Experiment
 from .folder import RunFolder
+from .parts import make_task
 from .run import train
 from .training import Training
 from .trust import trusted

@@ -49,7 +49,7 @@ class Training:
     accelerator: str = "auto"
     devices: int = 1
     strategy: str = "auto"
-    precision: str = "32"
+    precision: str | int = "32"
     deterministic: bool = False
     log_every: int = 20
     checkpoint_every: int = 200

@@ -18,7 +18,7 @@ import lpt
 from lpt.dataflow import attach_products_
 from lpt.dataflow.product import _USES
 from lpt.formats.noise import uniform
-from lpt.runs.experiment import make_quantization, parametrize_
+from lpt.runs.parts import make_quantization, parametrize_
 
 from . import rules
 

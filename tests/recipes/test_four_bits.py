@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import lpt
 from lpt.dataflow.slots import PRODUCTS, SLOTS
 from lpt.formats.noise import uniform
-from lpt.runs.experiment import make_quantization
 from lpt.runs.messages import CONF
+from lpt.runs.parts import make_quantization
 
 from .by_hand import (
     E2M1,
