@@ -9,7 +9,6 @@ from lpt.errors import UserError
 from lpt.formats import get
 from lpt.formats.kernels import Library
 from lpt.hardware.operands import blocks
-from lpt.search.engine import resolve
 from lpt.weights import hysteresis
 from lpt.weights.contraction import InFeatures
 
@@ -130,7 +129,6 @@ def test_a_block_format_where_a_tensor_has_one_scale() -> None:
     for refused in (
         lambda: lpt.DataFlow(activation="mxfp4"),
         lambda: lpt.DataFlow(rules=[{"pattern": "*", "error": "nvfp4"}]),
-        lambda: resolve(["fp134", "bm8_a"]),
         lambda: blocks("bm8_a"),  # of hardware, which knows some block formats, and this is none of them
     ):
         with pytest.raises((ValueError, UserError), match="is a block format"):

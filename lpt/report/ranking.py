@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from ..search import Ranking
 
 LABELLED = ("fp134", "fp143", "fp152", "int8")
-ANGLES = {"error": "error E quantized", "activation": "activation A quantized", "both": "E and A quantized"}
+ANGLES = {
+    "error": "error E quantized", "activation": "activation A quantized", "both": "E and A quantized",
+    "whole": "everything quantized, forward and back",
+}  # fmt: skip
 
 
 def draw(ranking: Ranking, folder: Path, title: str) -> list[Path]:
@@ -34,11 +37,12 @@ def figures(records: Sequence[dict[str, Any]], kinds: Sequence[str], costs: str)
 
     If there is more than one kind of angle, one of them is to be chosen.
     """
-    by_range, by_cost = [], []
+    by_range, by_cost, by_bits = [], [], []
     for kind in kinds:
         choice = ANGLES[kind] if len(kinds) > 1 else None
         by_range += _points(records, "octaves", kind, choice, [_full_precision(records, choice)])
-        by_cost += _points(records, "cost", kind, choice, [_front(records, kind, choice)])
+        by_cost += _points(records, "cost", kind, choice, [_front(records, "cost", kind, choice)])
+        by_bits += _points(records, "bits", kind, choice, [_front(records, "bits", kind, choice)])
     either = [row[kind] for row in records for kind in ("error", "activation")]
     ends = [min((v for v in either if v > 0), default=1.0), max(either, default=1.0)]
     equal = Series("equal", ends, ends, joined=True)
@@ -46,12 +50,16 @@ def figures(records: Sequence[dict[str, Any]], kinds: Sequence[str], costs: str)
     y = Axis(f"{angle} (degrees)", log=True)
     error, activation = (Axis(f"angle, {ANGLES[kind]} (degrees)", log=True) for kind in ("error", "activation"))
     cost = Axis(f"gate equivalents of a multiplier-accumulator; {costs.partition(' (')[0]}", log=True)
-    return [
+    made = [
         Figure("dynamic_range", "Angle and dynamic range", "scatter", Axis("dynamic range (octaves)"), y, by_range),
         Figure("error_activation", "Errors and activations", "scatter", activation, error,
                _points(records, "activation", "error", None, [equal])),
         Figure("pareto", "Angle and cost", "scatter", cost, y, by_cost),
     ]  # fmt: skip
+    if any(row["bits"] % 1 for row in records):  # blocks, whose scales count
+        bits = Axis("bits of an operand, its share of scales included")
+        made.append(Figure("bits", "Angle and bits", "scatter", bits, y, by_bits))
+    return made
 
 
 def layers(ranking: Ranking) -> Figure:
@@ -72,13 +80,13 @@ def _points(
     """A dot for each row, coloured by bits; then `lines`; then the well-known formats once more, each by its name."""
     rows = [row for row in records if row[x] is not None and row[y] is not None]
     groups = {
-        f"{bits:.0f} bits": [row for row in rows if row["bits"] == bits]
-        for bits in sorted({row["bits"] for row in rows}, reverse=True)
+        f"{bits:.0f} bits": [row for row in rows if round(row["bits"]) == bits]
+        for bits in sorted({round(row["bits"]) for row in rows}, reverse=True)
     }
     known = {row["name"].upper(): [row] for row in rows if row["name"] in LABELLED or row["name"].startswith("posit")}
     best = min(rows, key=lambda row: row["rank"], default=None)
     if best and [best] not in known.values():
-        known[f"best: {best['name'].upper() if best['name'][:1] != '[' else best['valid_bits']}"] = [best]
+        known[f"best: {best['valid_bits'] if is_list(best) else best['name'].upper()}"] = [best]
     dots, circles = (
         [
             Series(label, [r[x] for r in own], [r[y] for r in own], text=[_hover(r) for r in own], choice=choice)
@@ -95,20 +103,25 @@ def _full_precision(records: Sequence[dict[str, Any]], choice: str | None) -> Se
     return Series("full precision", [min(spans), max(spans)], [0.0, 0.0], choice=choice, joined=True)
 
 
-def _front(records: Sequence[dict[str, Any]], kind: str, choice: str | None) -> Series:
+def _front(records: Sequence[dict[str, Any]], at: str, kind: str, choice: str | None) -> Series:
     """Down a step at every format that no cheaper one equals."""
     corners: list[tuple[float, float]] = []
-    for row in sorted((r for r in records if r["cost"] is not None), key=lambda r: (r["cost"], r[kind])):
+    for row in sorted((r for r in records if r[at] is not None), key=lambda r: (r[at], r[kind])):
         if not corners:
-            corners = [(row["cost"], row[kind])]
+            corners = [(row[at], row[kind])]
         elif row[kind] < corners[-1][1]:
-            corners += [(row["cost"], corners[-1][1]), (row["cost"], row[kind])]
+            corners += [(row[at], corners[-1][1]), (row[at], row[kind])]
     x, y = ([corner[i] for corner in corners] for i in (0, 1))
     return Series("nothing cheaper is better", x, y, choice=choice, joined=True)
 
 
 def _hover(row: dict[str, Any]) -> str:
-    name = row["name"] if row["name"][:1] == "[" else f"{row['name'].upper()} {row['valid_bits']}"
+    name = row["name"] if is_list(row) else f"{row['name'].upper()} {row['valid_bits']}"
     angles = [f"{kind} {row[kind]:.3f} ± {row[f'{kind}_se']:.3f}" for kind in ("error", "activation", "both")]
     cost = "" if row["cost"] is None else f", cost {row['cost']:.0f}"
-    return "\n".join([name, f"rank {row['rank']:.0f}, {row['bits']:.0f} bits{cost}", *angles])
+    return "\n".join([name, f"rank {row['rank']:.0f}, {row['bits']:.4g} bits{cost}", *angles])
+
+
+def is_list(row: dict[str, Any]) -> bool:
+    """Whether it has no name but its valid bits."""
+    return row["name"][:1] == "[" and bool(row["valid_bits"])

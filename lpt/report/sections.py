@@ -8,6 +8,8 @@ from typing import Any
 
 from .figure import Figure
 from .ranking import figures as ranking_figures
+from .ranking import is_list
+from .slots import FILE as SLOTS
 from .stored import json_of, rows_of, text_of
 
 RESULT = "result.json"
@@ -134,13 +136,15 @@ def _search(folder: Path) -> Section:
     columns = ["rank", "format", "valid bits per octave", "bits", "error E", "activation A", "both", "batches",
                "cost", ""]  # fmt: skip
     rows = [
-        [int(r["rank"]), r["name"] if r["name"][:1] != "[" else "", r["valid_bits"], int(r["bits"]),
+        [int(r["rank"]), "" if is_list(r) else r["name"], r["valid_bits"], float(f"{r['bits']:.4g}"),
          *(f"{r[k]:.3f} ± {r[f'{k}_se']:.3f}" for k in ("error", "activation", "both")), int(r["batches"]),
          r["cost"], "not dominated" if r["pareto"] else ""]
         for r in records
     ]  # fmt: skip
+    more = _json(folder / SLOTS)
+    kinds = ("both", "error", "activation", *(["whole"] if "whole" in records[0] else []))
     title = summary.get("title", folder.name)
-    ranks = [f"{r['name'] if r['name'][:1] != '[' else r['valid_bits']}" for r in records if r["rank"] == 1]
+    ranks = [f"{r['valid_bits'] if is_list(r) else r['name']}" for r in records if r["rank"] == 1]
     ranks += [f"{r['name']} is rank {r['rank']:.0f}" for r in records if r["name"] in ("fp134", "fp143", "int8")]
     return Section(
         name=folder.name, title=f"Search: {title}", folder=str(folder), command=summary.get("command", ""),
@@ -150,8 +154,8 @@ def _search(folder: Path) -> Section:
         git_commit=summary.get("git_commit") or "", hardware=summary.get("hardware") or "",
         versions=summary.get("versions") or "",
         wall_seconds=summary.get("wall_seconds"), notes=notes,
-        tables=[Table("From best to worst; angles in degrees", columns, rows)],
-        figures=ranking_figures(records, ("both", "error", "activation"), costs),
+        tables=[*map(_table, more.get("tables", [])), Table("From best to worst; angles in degrees", columns, rows)],
+        figures=[*ranking_figures(records, kinds, costs), *map(Figure.of, more.get("figures", []))],
     )  # fmt: skip
 
 

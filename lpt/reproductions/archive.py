@@ -12,7 +12,7 @@ from ..report.stored import json_of, text_of
 from .plan import Plan, Run, known
 from .writing import RESULT, write
 
-KEPT = ("summary.json", "config.yaml", "metrics.csv", "ranking.csv")
+KEPT = ("summary.json", "config.yaml", "metrics.csv", "ranking.csv", "indicators.json")
 
 
 def publish(source: Path, to: Path) -> str:

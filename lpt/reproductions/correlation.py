@@ -1,100 +1,120 @@
 """Do the angles, measured without training, predict what training in a format gives? Spearman's correlations.
 
-The runs train a network from scratch with its data flow in each of many formats, its weights in full precision. The
-angles are those of `lpt.search` on the same network trained in full precision (seed 0), exhaustively.
+The runs train a network from scratch in each of many schemes, formats in Edges and block formats in products, the
+masters in full precision. What is to predict them is measured on the same network trained in full precision (seed 0);
+a short training, the rival, is the runs' own beginning.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from .. import formats as formats_
 from ..report.figure import Axis, Figure, Series
 from ..report.ranking import LABELLED
+from ..report.runs import LESS_IS_BETTER, Result
 from ..report.sections import Table
 from ..report.tables import Row
-from ..runs import saved
-from ..runs.build import build
-from ..runs.evaluation import stored
-from ..runs.parts import make_task
-from ..runs.searching import take
-from ..search import Journal, search
-from ._rivals import NAMES as RIVALS
-from ._rivals import rivals
+from ..search import Candidate
+from .indicators import indicators, scheme
 from .makers import Made, rows_of
 from .plan import Plan, Run
 
-INDICATORS = ("error", "activation/local", "both/local", "activation/propagated", "both/propagated", *RIVALS)
-RESULTS = ("val/loss", "train/loss", "val/accuracy")
 RESAMPLES = 2000
+DONE = ("finished", "diverged")
 Array = NDArray[np.float64]
 
 
 def make(plan: Plan, runs: Sequence[Run]) -> Made:
-    """The correlations, and the loss after training against each indicator. The angles are measured here, once."""
-    rows = [row for row in rows_of(plan, runs, "val/loss") if row.labels["arm"] != "FP32"]
-    formats = [row.labels["arm"] for row in rows]
-    trainings, notes = _trainings(rows)
-    model = next(run.folder for run in runs if run.label["arm"] == "FP32" and run.seed == 0)
-    indicators = _indicators(model, formats, plan.options["batches"])
-    text = f"{len(formats)} formats, {plan.seeds} seeds each; angles over {plan.options['batches']} mini-batches"
-    notes += [text, "the interval is a bootstrap's of 95 %, over formats and seeds"]
-    made = [*report(indicators, trainings), _values(formats, indicators, trainings)]
-    return made, [_figure(formats, indicators, trainings["val/loss"].mean(1))], notes
+    """For each model the correlations, and the loss after training against each indicator, which is measured once."""
+    made: list[Table] = []
+    figures: list[Figure] = []
+    notes = ["the interval is a bootstrap's of 95 %, over schemes and seeds"]
+    for model in plan.models:
+        every = [row for row in rows_of(plan, runs, "val/loss") if row.labels["model"] == model]
+        rows = [row for row in every if row.labels["arm"] != "FP32" and _whole(row, plan.seeds)]
+        base = [run for run in runs if run.label["arm"] == "FP32" and run.label["model"] == model and run.seed == 0]
+        if not base or not base[0].done or len(rows) < 3:
+            notes.append(f"{model}: not reckoned yet, for want of finished runs ({len(rows)} schemes are whole)")
+            continue
+        if absent := len(every) - 1 - len(rows):
+            notes.append(f"{model}: {absent} schemes are left out, since not all of their runs are finished")
+        schemes = [scheme(row.labels["arm"], plan.arms[row.labels["arm"]]) for row in rows]
+        metric = plan.models[model]["metric"]
+        trainings, bad = _trainings(rows, ("val/loss", "train/loss", metric))
+        found = indicators(base[0].folder, schemes, plan.options["batches"]) | _short(
+            rows, plan.options.get("short", [])
+        )
+        name = f"{model}: " if len(plan.models) > 1 else ""
+        made += [*report(found, trainings, name), _values(schemes, found, trainings, name)]
+        figures.append(_figure(model, schemes, found, trainings["val/loss"].mean(1)))
+        text = (
+            f"{model}: {len(rows)} schemes, {plan.seeds} seeds each; angles over {plan.options['batches']} mini-batches"
+        )
+        notes += [text, *(f"{model}: {each}" for each in bad)]
+    return made, figures, notes
 
 
-def report(indicators: dict[str, Array], trainings: dict[str, Array]) -> list[Table]:
-    """Spearman's correlations over all formats and over the better half, each with a bootstrap interval of 95 %."""
+def report(indicators: dict[str, Array], trainings: dict[str, Array], name: str = "") -> list[Table]:
+    """Spearman's correlations over all schemes and over the better half, each with a bootstrap interval of 95 %."""
     formats = len(trainings["val/loss"])
     order = np.argsort(trainings["val/loss"].mean(1))
     made = []
-    for title, rows in (("all formats", order), ("the better half by validation loss", order[: formats // 2])):
+    for title, rows in (("all schemes", order), ("the better half by validation loss", order[: formats // 2])):
         cells: list[list[Any]] = [
-            [name, *(_cell(values[rows], trainings[result][rows]) for result in RESULTS)]
-            for name, values in indicators.items()
+            [label, *(_cell(values[rows], trainings[result][rows]) for result in trainings)]
+            for label, values in indicators.items()
         ]
-        cells.append(["(the result itself, with other seeds)", *(_halves(trainings[r][rows]) for r in RESULTS)])
+        cells.append(["(the result itself, with other seeds)", *(_halves(trainings[r][rows]) for r in trainings)])
         said = (
-            f"angles by errors and activations, {title}: {cells[2][1]} with the validation loss"
+            f"{name}angles by errors and activations, {title}: {cells[2][1]} with the validation loss"
             if len(cells) > 2
             else ""
         )
-        made.append(Table(f"Spearman's correlation, {title} ({len(rows)})", ["indicator", *RESULTS], cells, said))
+        columns = ["indicator", *trainings]
+        made.append(Table(f"{name}Spearman's correlation, {title} ({len(rows)})", columns, cells, said))
     return made
 
 
-def _values(formats: Sequence[str], indicators: dict[str, Array], trainings: dict[str, Array]) -> Table:
-    columns = ["format", *indicators, *(f"{r}, seed {s}" for r, v in trainings.items() for s in range(v.shape[1]))]
+def _whole(row: Row, seeds: int) -> bool:
+    return len(row.results) == seeds and all(result.status in DONE for result in row.results)
+
+
+def _values(
+    schemes: Sequence[Candidate], indicators: dict[str, Array], trainings: dict[str, Array], name: str
+) -> Table:  # fmt: skip
+    columns = ["scheme", *indicators, *(f"{r}, seed {s}" for r, v in trainings.items() for s in range(v.shape[1]))]
     rows = [
-        [name, *(float(v[i]) for v in indicators.values()), *(float(x) for v in trainings.values() for x in v[i])]
-        for i, name in enumerate(formats)
+        [each.name, *(float(v[i]) for v in indicators.values()), *(float(x) for v in trainings.values() for x in v[i])]
+        for i, each in enumerate(schemes)
     ]
-    return Table("Indicators and results by format", columns, rows)
+    return Table(f"{name}Indicators and results by scheme", columns, rows)
 
 
-def _figure(formats: Sequence[str], indicators: dict[str, Array], loss: Array) -> Figure:
+def _figure(model: str, schemes: Sequence[Candidate], indicators: dict[str, Array], loss: Array) -> Figure:
     """The loss after training against each indicator; to be chosen."""
     series = []
+    kinds = [f"{each.bits:.0f} bits, {'a tensor' if each.products is None else 'blocks'}" for each in schemes]
+    names = [each.name for each in schemes]
     for name, values in indicators.items():
         if name.startswith("mse") or name.endswith("propagated"):
             continue
-        for bits in sorted({formats_.get(f).bits for f in formats}, reverse=True):
-            own = [i for i, f in enumerate(formats) if formats_.get(f).bits == bits]
-            series.append(Series(f"{bits} bits", [float(values[i]) for i in own], [float(loss[i]) for i in own],
-                                 text=[formats[i] for i in own], choice=name))  # fmt: skip
+        for kind in sorted(set(kinds), reverse=True):
+            own = [i for i, each in enumerate(kinds) if each == kind]
+            series.append(Series(kind, [float(values[i]) for i in own], [float(loss[i]) for i in own],
+                                 text=[names[i] for i in own], choice=name))  # fmt: skip
         best = int(np.argmin(loss))
-        named = [i for i, f in enumerate(formats) if f in LABELLED and i != best]
-        for label, i in [*((formats[i], i) for i in named), (f"best: {formats[best]}", best)]:
+        named = [i for i, f in enumerate(names) if f in LABELLED and i != best]
+        for label, i in [*((names[i], i) for i in named), (f"best: {names[best]}", best)]:
             series.append(Series(label, [float(values[i])], [float(loss[i])], choice=name))
-    return Figure("correlation", "Validation loss after training against what was measured before", "scatter",
-                  Axis("indicator (degrees, or -dB)"), Axis("validation loss", log=True), series)  # fmt: skip
+    title = f"{model}: validation loss after training against what was measured before"
+    stem = f"correlation_{''.join(c for c in model.lower() if c.isalnum())}"
+    return Figure(stem, title, "scatter", Axis("indicator (degrees, -dB, or what it says)"),
+                  Axis("validation loss", log=True), series)  # fmt: skip
 
 
 def bootstrap(indicator: Array, results: Array, resamples: int = RESAMPLES) -> tuple[float, float, float]:
@@ -132,12 +152,27 @@ def _halves(results: Array) -> str:
     return f"{_spearman(results[:, :half].mean(1)[None], results[:, half:].mean(1)[None])[0]:.2f}"
 
 
-def _trainings(rows: Sequence[Row]) -> tuple[dict[str, Array], list[str]]:
-    """Results [formats, seeds], and notes; a run that diverged has the loss of the worst and the least accuracy."""
+def _short(rows: Sequence[Row], steps: Sequence[int]) -> dict[str, Array]:
+    """The training loss near the beginning of the runs: at the last log up to each number of steps, mean over seeds."""
+    found = {}
+    for limit in steps:
+        values = [np.nanmean([_early(result, limit) for result in row.results]) for row in rows]
+        found[f"training for {limit} steps"] = np.array(values)
+    return found
+
+
+def _early(result: Result, limit: int) -> float:
+    pairs = [(s, v) for s, v in zip(*result.curve("train/loss"), strict=True) if s <= limit]
+    return float(pairs[-1][1]) if pairs else float("nan")
+
+
+def _trainings(rows: Sequence[Row], names: Sequence[str]) -> tuple[dict[str, Array], list[str]]:
+    """Results [schemes, seeds], and notes; a run that diverged has the worst of all."""
     found: dict[str, Array] = {}
-    for name in RESULTS:
+    for name in names:
         values = np.array([[_number(r.summary.get(name), r.status) for r in row.results] for row in rows])
-        found[name] = np.where(np.isnan(values), np.nanmin(values) if "accuracy" in name else np.nanmax(values), values)
+        worst = np.nanmax(values) if name in LESS_IS_BETTER or "loss" in name else np.nanmin(values)
+        found[name] = np.where(np.isnan(values), worst, values)
     bad = [f"{row.labels['arm']}, seed {r.seed}: {r.status}" for row in rows for r in row.results
            if r.status != "finished"]  # fmt: skip
     return found, bad
@@ -145,29 +180,3 @@ def _trainings(rows: Sequence[Row]) -> tuple[dict[str, Array], list[str]]:
 
 def _number(value: Any, status: str) -> float:
     return float(value) if status == "finished" and value is not None else float("nan")
-
-
-def _indicators(folder: Path, formats: Sequence[str], batches: int) -> dict[str, Array]:
-    """By name, one value for each format, on the network that was trained in `folder`."""
-    file = saved.find(folder)
-    cfg: Any = stored(file, saved.read(file))
-    task: Any = make_task(cfg, build("trainer", cfg.trainer))
-    saved.load(task.model, folder)
-    taken = take(task, batches)
-    found: dict[str, Array] = {}
-    for activation in ("local", "propagated"):
-        print(f"measuring angles, activations {activation}", file=sys.stderr, flush=True)
-        journal = Journal(folder / f"angles_{activation}-{batches}.jsonl", folder.name)
-        ranking = search(
-            task.model, [[b] for b in taken], lambda model, batch: task.loss(batch[0])[0], list(formats),
-            method="exhaustive", activation=activation, journal=journal,
-        )  # fmt: skip
-        rows = {row.name: row for row in ranking}
-        found["error"] = np.array([rows[f].error for f in formats])
-        found[f"activation/{activation}"] = np.array([rows[f].activation for f in formats])
-        found[f"both/{activation}"] = np.array([rows[f].both for f in formats])
-    print("measuring errors of tensors", file=sys.stderr, flush=True)
-    known = [formats_.get(name) for name in formats]
-    for name, values in rivals(task.model, taken[:10], lambda batch: task.loss(batch)[0], known).items():
-        found[name] = np.array(values)
-    return {name: found[name] for name in INDICATORS}

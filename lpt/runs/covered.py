@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch.utils import _pytree as pytree
@@ -10,6 +11,7 @@ from torch.utils import _pytree as pytree
 from ..callbacks.quantization import Quantization
 from ..dataflow import DataFlow, attach_, attach_products_
 from ..dataflow.auditing import Coverage, coverage
+from ..search import Candidate
 from ..tasks.task import Task
 from .build import told
 
@@ -32,9 +34,17 @@ def of_run(task: Task, quantization: Quantization) -> Coverage:
             return coverage(flow, lambda: task.loss(batch)[0], weights, products)
 
 
-def of_search(task: Task) -> Coverage:
-    """Of what a search rounds, A and E, whatever the format."""
+def of_search(task: Task, candidates: Sequence[Candidate]) -> Coverage:
+    """Of what a search rounds, A and E, whatever the format; or, if it is of products alone, of the first one's."""
     with _Copy(task), torch.random.fork_rng(devices=[]):
+        if all(each.products is not None for each in candidates):
+            off = attach_(task.model, DataFlow("fp32", "fp32", "fp32"))
+            asked = candidates[0].products
+            assert asked is not None
+            with told("search"):
+                products = attach_products_(task.model, asked)
+            batch = pytree.tree_map(lambda part: part.to(task.device), task.probe_batch(EXAMPLES))
+            return coverage(off, lambda: task.loss(batch)[0], None, products)
         flow = attach_(task.model, DataFlow("fp134", "fp134", "fp32"))
         batch = pytree.tree_map(lambda part: part.to(task.device), task.probe_batch(EXAMPLES))
         return coverage(flow, lambda: task.loss(batch)[0])

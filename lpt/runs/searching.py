@@ -17,11 +17,11 @@ from torch.utils import _pytree as pytree
 
 from ..callbacks.guarded import Guarded
 from ..errors import UserError
-from ..formats import Format
 from ..places import place
-from ..report.ranking import LABELLED, draw
-from ..search import Journal, Ranking, search
-from ..search.engine import check, resolve
+from ..report.ranking import LABELLED
+from ..search import Candidate, Journal, Ranking, search
+from ..search.engine import check, check_more, wanted
+from ..search.suggest import menu_of
 from ..tasks.task import Task
 from . import code, covered, summary
 from .build import flag, told, whole
@@ -29,13 +29,15 @@ from .experiment import quiet
 from .folder import RunFolder, replace, run_name
 from .named import built, stands_for
 from .pricing import Price, pricing
+from .ranked import results_of, written
 from .terminal import say
 from .tracking import trackers
 from .trained import trained
 
 # The keys of conf/search.yaml that a training does not have.
 OWN = ("checkpoint", "formats", "method", "by", "activation", "batches", "batch_size", "top", "confidence", "layers",
-       "cost", "accumulator", "library", "trust")  # fmt: skip
+       "cost", "accumulator", "library", "trust", "candidates", "systematic", "draws", "slots", "menu", "bound",
+       "budget", "spend")  # fmt: skip
 
 
 class SearchFolder(RunFolder):
@@ -65,9 +67,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     with told("search"):
         check(*(config[key] for key in ("batches", "method", "by", "activation", "top", "confidence", "layers")))
-        if isinstance(config["formats"], list):
-            config["formats"] = [stands_for(spec) for spec in config["formats"]]
-        formats = resolve([built(spec) for spec in config["formats"]])
+        formats = _wanted(config)
         price, costs = pricing(config)
     if config["batch_size"] is not None:
         whole("batch_size", config["batch_size"], 1)
@@ -103,7 +103,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
 
 
 def _measure(
-    cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[Format], folder: SearchFolder, file: Path,
+    cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[Candidate], folder: SearchFolder, file: Path,
     title: str, progress: bool, run_id: str, logger: Any, price: Price, costs: str,
 ) -> None:  # fmt: skip
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
@@ -114,7 +114,7 @@ def _measure(
           file=sys.stderr)  # fmt: skip
     print(f"{folder.path}/", file=sys.stderr, flush=True)
 
-    found = covered.of_search(task)
+    found = covered.of_search(task, formats)
     print(found, file=sys.stderr, flush=True)
     folder.write_summary(coverage=round(found.share, 6), coverage_missing="; ".join(found.missing))
 
@@ -142,7 +142,7 @@ def _measure(
         watch.close()
         seconds = spent()
         folder.write_summary(wall_seconds=round(seconds, 1))
-    figures = _written(ranking, folder.path, title, seconds)
+    figures = written(ranking, folder.path, title, seconds)
     results = results_of(ranking)
     _to_wandb(logger, ranking, figures, results)
     folder.write_summary(status="finished", **results, wall_seconds=round(seconds, 1))
@@ -157,18 +157,6 @@ def _begun(cfg: DictConfig, folder: SearchFolder, file: Path, title: str, run_id
     )  # fmt: skip
 
 
-def _written(ranking: Ranking, folder: Path, title: str, seconds: float) -> list[Path]:
-    """Put the ranking into the folder as a table, as text and as figures; returns the figures."""
-    figures = draw(ranking, folder, title)
-    replace(folder / "ranking.csv", ranking.csv())
-    text = "\n".join(
-        [*ranking.settings, "", ranking.table(20, LABELLED), "", f"{ranking.summary()}; {seconds:.0f} s",
-         verdict(ranking), f"everything: {folder}/ (ranking.csv, figures as .png and .svg)"]
-    )  # fmt: skip
-    replace(folder / "ranking.txt", text + "\n")
-    return figures
-
-
 def _command() -> str:
     """What was typed."""
     from hydra.core.hydra_config import HydraConfig
@@ -176,7 +164,32 @@ def _command() -> str:
     return shlex.join(["python", "scripts/search_formats.py", *HydraConfig.get().overrides.task])
 
 
-PASSED = ("method", "by", "activation", "top", "confidence", "seed", "layers")
+PASSED = ("method", "by", "activation", "top", "confidence", "seed", "layers", "systematic", "draws", "slots", "menu",
+          "bound", "budget", "spend")  # fmt: skip
+
+
+def _wanted(config: dict[str, Any]) -> list[Candidate]:
+    """What is searched; into `config` what its names stand for, and what follows from it.
+
+    Raises:
+        ValueError: an unknown name, or a setting that is not possible.
+    """
+    for key in ("formats", "candidates", "menu"):
+        if isinstance(config[key], list):
+            config[key] = [stands_for(spec) for spec in config[key]]
+        elif config[key] is not None:
+            raise ValueError(f"{key}={config[key]!r} is not a list: write [{config[key]}]")
+    lists = [
+        None if config[key] is None else [built(spec) for spec in config[key]] for key in ("formats", "candidates")
+    ]
+    found = wanted(*lists)
+    slots = any(each.products is not None for each in found) or bool(config["menu"])
+    for key, usual in (("systematic", 4), ("slots", 2)):
+        config[key] = (usual if slots else 0) if config[key] is None else config[key]
+    check_more(*(config[key] for key in ("systematic", "draws", "slots", "menu", "bound", "budget", "spend")))
+    if config["menu"]:
+        menu_of(config["menu"])
+    return found
 
 
 def take(task: Task, count: int) -> list[Any]:
@@ -192,32 +205,6 @@ def take(task: Task, count: int) -> list[Any]:
                 break
         epoch += 1
     return found
-
-
-def verdict(ranking: Ranking) -> str:
-    """Where the paper's two favourites stand, and what they cost."""
-    found = [row for name in ("fp134", "fp143") if (row := ranking.find(name)) and row.cost]
-    if len(found) < 2:
-        return ""
-    places = [
-        f"{row.name.upper()} is {row.rank} of {len(ranking)} ({ranking.angle(row):.2f} degrees, "
-        f"cost {row.cost.total if row.cost else 0:.0f})"
-        for row in found
-    ]
-    return f"{', '.join(places)}; costs are {ranking.costs}"
-
-
-def results_of(ranking: Ranking) -> dict[str, Any]:
-    """Flat keys for summary.json."""
-    results: dict[str, Any] = {
-        "best": ranking[0].name, "top": [row.name for row in ranking if row.top], "confidence": ranking.confidence,
-        "costs": ranking.costs, "evaluations": ranking.evaluations,
-        "exhaustive_evaluations": ranking.exhaustive, "batches": ranking.batches,
-    }  # fmt: skip
-    for name in LABELLED:
-        if row := ranking.find(name):
-            results |= {f"{name}/rank": row.rank, f"{name}/error": row.error, f"{name}/activation": row.activation}
-    return results
 
 
 def _to_wandb(logger: Any, ranking: Ranking, figures: list[Path], results: dict[str, Any]) -> None:

@@ -3,21 +3,27 @@
     ranking = lpt.search(model, batches, loss)      # this package is also the function
     print(ranking)
 
-Open `engine` first: a search. `probe` measures one batch (`operands` what its products multiply), `race` decides which
-formats to go on with, `journal` keeps what was measured, `ranking` is the result, `cost` models the hardware.
+Open `engine` first: a search. `candidates` says what can be ranked (`recipes` reads whole ones). `probe` measures one
+batch: formats in `edges` (`operands` is what products multiply there), slots of products in `sites` (`site` is one).
+`race` decides which to go on with, `journal` keeps what was measured, `ranking` is the result (`rows` makes it), `cost`
+models the hardware.
+`draws` tells what stays of an error from what averages out; `parts` what each slot of each layer costs, of which
+`suggest` makes a mixture by `knapsack`.
 """
 
 import sys
 from types import ModuleType
 from typing import Any
 
+from .candidates import Candidate
 from .cost import Cost, Gates, cost
 from .engine import search
 from .journal import Journal
 from .probe import Angles, Probe
 from .ranking import Ranking, Row
+from .suggest import Suggestion
 
-__all__ = ["Angles", "Cost", "Gates", "Journal", "Probe", "Ranking", "Row", "cost", "search"]
+__all__ = ["Angles", "Candidate", "Cost", "Gates", "Journal", "Probe", "Ranking", "Row", "Suggestion", "cost", "search"]
 
 
 class _Callable(ModuleType):

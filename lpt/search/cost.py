@@ -14,15 +14,21 @@ summed. An integer has P = 1, and neither exponent nor alignment. Costs are in N
 adder's bit) are those of typical cells, the other constants are a least-squares fit, by relative error, to syntheses of
 the search's 501 formats with exact accumulators (docs/hardware.md says how good). The order of formats depends on the
 accumulator: with one that rounds, ask for a synthesis. What both leave out: wires, pipelining, memory (`bits` tells).
+
+A block format has the unit of its elements, and an element's share of what two blocks of n need once, a sketch that is
+fitted to nothing: two exponents added, the block's sum shifted and added in FP32, and, where scales are no powers of
+two, the product of their significands (u bits: 4 of e4m3 and ue5m3, 24 of fp32) multiplied with the sum.
+
+    scale        (8 EXPONENT + 5 W MUX + 32 ADD + u^2 AND + u (u - 1) FA + 2 u W (AND + FA)) / n
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ..formats import Format, Octaves, Posit
+from ..formats import Blocks, Format, Octaves, Posit
 
 AND, FA, EXPONENT, MUX, ADD, COMPARE, REGIME = 1.33, 6.0, 6.0, 0.94, 14.4, 0.8, 3.5
 GUARD = 10
@@ -37,10 +43,11 @@ class Cost:
     alignment: float
     accumulator: float
     decoder: float
+    scale: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.multiplier + self.exponent + self.alignment + self.accumulator + self.decoder
+        return self.multiplier + self.exponent + self.alignment + self.accumulator + self.decoder + self.scale
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,14 @@ Priced = Cost | Gates
 
 
 def cost(format: Format) -> Cost:
-    """The cost of `format`, of at most 256 values or an octave list.
+    """The cost of `format`, of at most 256 values or an octave list, or such in blocks.
 
     Raises:
         ValueError: fp32, which is no list of values here.
     """
+    if isinstance(format, Blocks):
+        element = cost(format.element)
+        return replace(element, scale=_scale(format, element.accumulator / ADD))
     octaves = _octaves(format)
     v = max(octaves.values())
     spacings = [k + 1 - bits for k, bits in octaves.items()]
@@ -73,6 +83,15 @@ def cost(format: Format) -> Cost:
         accumulator=(product + GUARD) * ADD,
         decoder=2 * _decoder(format),
     )
+
+
+def _scale(format: Blocks, width: float) -> float:
+    """What is done once for two blocks, an element's share; `width` of the block's sum, in bits."""
+    u = {"e8m0": 0, "static": 0, "e4m3": 4, "ue5m3": 4}.get(format.scale, 24)
+    scales = u * u * AND + u * max(0, u - 1) * FA  # their product
+    applied = 2 * u * width * (AND + FA)  # to the sum
+    once = 8 * EXPONENT + 5 * width * MUX + 32 * ADD + scales + applied
+    return once / format.block[-1]
 
 
 def _octaves(format: Format) -> dict[int, int]:

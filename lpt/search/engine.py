@@ -1,41 +1,36 @@
-"""The search: every format measured on mini-batches of a trained model, all of it or as a race."""
+"""The search: every candidate measured on mini-batches of a trained model, all of it or as a race."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from .. import formats as formats_
 from ..formats import Format
-from ..formats.names import per_tensor
+from .candidates import GROUPS, Candidate, CandidateSpec, resolve
 from .cost import Priced, cost
+from .draws import two_numbers
 from .journal import Found, Journal, Measured
-from .probe import ACTIVATIONS, Angles, Probe
-from .race import Array, Outcome, estimates, race
-from .ranking import MODEL, Ranking, Row
+from .parts import parts
+from .probe import ACTIVATIONS, Probe
+from .race import Outcome, race
+from .ranking import MODEL, Ranking
+from .rows import BY, priced, rows, score, settings, total
+from .suggest import SPEND, Suggestion, menu_of, suggest
 
-BY = ("error", "activation", "both")
 METHODS = ("race", "exhaustive")
-GROUPS: dict[str, Callable[[], list[Format]]] = {
-    "family8": lambda: formats_.family(8),
-    "family7": lambda: formats_.family(7),
-    "family6": lambda: formats_.family(6),
-    "posits": lambda: [formats_.get(f"posit8_{es}") for es in range(3)],
-}
-FormatSpec = str | Sequence[int] | Format
 
 
 def search(
     model: nn.Module,
     batches: Sequence[Any],
     loss: Callable[..., Tensor],
-    formats: Sequence[FormatSpec] | None = None,
+    formats: Sequence[CandidateSpec] | None = None,
     *,
+    candidates: Sequence[CandidateSpec] | None = None,
     method: str = "race",
     by: str = "both",
     activation: str = "local",
@@ -44,6 +39,13 @@ def search(
     seed: int = 0,
     layers: int = 0,
     layers_of: Sequence[str] = (),
+    systematic: int = 0,
+    draws: int = 4,
+    slots: int = 0,
+    menu: Sequence[CandidateSpec] = (),
+    bound: float | None = None,
+    budget: float | None = None,
+    spend: str = "bits",
     price: Callable[[Format], Priced | None] = cost,
     costs: str = MODEL,
     journal: Journal | None = None,
@@ -61,16 +63,28 @@ def search(
         loss: loss(model(x), y) -> 0-dim; model(*x) if x is a tuple, model(**x) if it is a dict. With y left out of
             every batch, loss(model, batch) -> 0-dim.
         formats: names, lists of valid bits, formats, or the groups "family8", "family7", "family6" and "posits",
-            which are the default: 501 formats.
-        method: "race" stops poor formats early; "exhaustive" runs every format on every batch.
+            which are the default: 501 formats. Any of `candidates`, too.
+        candidates: the same list, by the name under which it may hold more: block formats by name, as a mapping of what
+            `lpt.formats.Blocks` takes, and in groups, "blocks4", "blocks6" and "blocks8"; Slots (or a mapping of what
+            Slot takes), for all six operands; Products, or a mapping of what they take, with a `name` if you like;
+            "recipe:NAME", a file of conf/recipe as far as its products and Edges go. Joined with `formats` if both are
+            given.
+        method: "race" stops poor candidates early; "exhaustive" runs every candidate on every batch.
         by: rank by "error", "activation" or "both", sqrt(error^2 + activation^2) on each batch: the angle of both
-            together if they turn at right angles to each other.
+            together if they turn at right angles to each other. "whole": everything rounded, forward and back.
         activation: "local" or "propagated", see `lpt.search.probe`.
         top: how many of the best a race looks for.
         confidence: of a race, see `Ranking`.
         seed: of the order of the batches.
         layers: give the angles of each layer as well, on so many batches: for the first `top` formats, and for those
             whose names are in `layers_of`.
+        systematic: measure what stays and what averages out of the error (`lpt.search.draws`), of the same ones on so
+            many batches, each at `draws` draws of what is random.
+        slots: measure what each slot of each product costs alone (`lpt.search.parts`), on so many batches: for the
+            first candidate that has slots, and for the menu.
+        menu: formats of which a mixed assignment is suggested (`lpt.search.suggest`): the cheapest that turns the
+            gradient by at most `bound` degrees, or the best at `budget`; needs `slots`, 2 if that is 0.
+        spend: what a mixture costs, "bits" of an operand or "hardware", as `price` says.
         price: what a format costs, None where that is not known; the model if not given.
         costs: what that is, for people.
         journal: where evaluations are kept and looked up.
@@ -78,21 +92,31 @@ def search(
 
     Raises:
         ValueError: an unknown format or choice, no formats, fewer than 2 batches, a model or loss without a gradient,
-            a loss that is not finite.
+            a loss that is not finite, a candidate that does not fit the model.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is {type(model).__name__}: give an nn.Module")
     if not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__")):
         raise ValueError(f"batches is {type(batches).__name__}: they are run in random order, so give list(batches)")
-    chosen = resolve(formats)
+    chosen = wanted(formats, candidates)
     check(len(batches), method, by, activation, top, confidence, layers)
-    priced = {f.name: None if f.name == "fp32" else price(f) for f in chosen}
-    chosen.sort(key=lambda f: _total(priced[f.name]))  # of formats that measure the same, the cheapest comes first
+    check_more(systematic, draws, slots, menu, bound, budget, spend)
+    mixed = menu_of(menu) if menu else []
     order = np.random.default_rng(seed).permutation(len(batches)).tolist()
     found: Found = {}
     detailed: Found = {}
-    with Probe(model, lambda batch: _loss(model, loss, batch), activation) as probe, journal or Journal() as known:
-        angles = Measured(probe, batches, order, chosen, known)
+    whole = by == "whole" or systematic > 0
+    everything = [*chosen, *(c for c in mixed if c.name not in {own.name for own in chosen})]
+    with (
+        Probe(model, lambda batch: _loss(model, loss, batch), activation, everything, whole) as probe,
+        journal or Journal() as known,
+    ):
+        if probe.sites is not None:
+            probe.reference(batches[order[0]])  # of products, bits and costs are means over what multiplies
+        prices = {each.name: priced(each, price, probe) for each in chosen}
+        chosen.sort(key=lambda each: total(prices[each.name]))  # of those that measure the same the cheapest is first
+        bits = {each.name: each.bits if each.products is None else probe.bits(each) for each in chosen}
+        angles = Measured(probe, batches, order, chosen, known, by == "whole")
 
         def evaluate(n: int, indices: Sequence[int]) -> list[float]:
             found.update(angles.of(n, indices))
@@ -106,10 +130,39 @@ def search(
         leaders = [i for i in outcome.order if i in outcome.order[:top] or chosen[i].name in layers_of]
         for n in range(min(layers, len(outcome.scores))):
             detailed |= angles.of(n, leaders, per_layer=True)
+        made = rows(chosen, prices, bits, outcome, found, detailed, top)
+        _add_systematic(
+            made, probe, [batches[i] for i in order[:systematic]], [chosen[i] for i in leaders], draws, known
+        )
+        looked: dict[str, Any] = {}
+        suggestion: Suggestion | None = None
+        if few := [batches[i] for i in order[: slots or (2 if mixed else 0)]]:
+            first = next(([chosen[i]] for i in outcome.order if chosen[i].products is not None), [])
+            every = [*mixed, *(each for each in first if each.name not in {c.name for c in mixed})]
+            looked = parts(probe, few, every) if every else {}
+            if mixed:
+                own = {each.name: looked[each.name] for each in mixed}
+                suggestion = suggest(probe, few, mixed, price, spend, bound, budget, own)
     return Ranking(
-        _rows(chosen, priced, outcome, found, detailed, top), by, method, 1 - outcome.doubt, top, len(found),
-        len(chosen) * len(batches), len(outcome.scores), len(detailed), settings(probe), list(probe.weights), costs,
+        made, by, method, 1 - outcome.doubt, top, len(found), len(chosen) * len(batches), len(outcome.scores),
+        len(detailed), settings(probe, chosen), list(probe.weights), costs,
+        list(probe.sites.sites) if probe.sites is not None else [], looked, suggestion,
     )  # fmt: skip
+
+
+def wanted(
+    formats: Sequence[CandidateSpec] | None, candidates: Sequence[CandidateSpec] | None = None
+) -> list[Candidate]:
+    """What both lists together name, each once; if there is neither, all groups of formats.
+
+    Raises:
+        ValueError: an unknown name, or none.
+    """
+    for key, given in (("formats", formats), ("candidates", candidates)):
+        if isinstance(given, str):
+            raise ValueError(f"{key}={given!r} is not a list: write [{given}]")
+    lists = [given for given in (formats, candidates) if given is not None]
+    return resolve([spec for given in lists for spec in given] if lists else list(GROUPS))
 
 
 def exhaustive(
@@ -126,50 +179,6 @@ def exhaustive(
     return Outcome([int(i) for i in np.argsort(scores.mean(0), kind="stable")], scores, 0.0)
 
 
-def resolve(formats: Sequence[FormatSpec] | None) -> list[Format]:
-    """The formats that `formats` means, each once.
-
-    Raises:
-        ValueError: an unknown name, or none.
-    """
-    if isinstance(formats, str):
-        raise ValueError(f"formats={formats!r} is not a list: write [{formats}]")
-    found: dict[str, Format] = {}
-    for spec in GROUPS if formats is None else formats:
-        group = GROUPS.get(spec) if isinstance(spec, str) else None
-        for format in group() if group else [per_tensor(spec)]:
-            found.setdefault(format.name, format)
-    if not found:
-        raise ValueError(f"the list of formats is empty: give names, or some of {', '.join(GROUPS)}")
-    return list(found.values())
-
-
-def score(angles: Angles, by: str) -> float:
-    """What a format is ranked by, on one batch."""
-    return math.hypot(angles.error, angles.activation) if by == "both" else float(getattr(angles, by))
-
-
-def settings(probe: Probe) -> list[str]:
-    """What is measured, for people."""
-    size = sum(w.numel() for w in probe.weights.values())
-    where = "where G = A^T E uses it; the forward pass stays in full precision"
-    if not probe.local:
-        where = f"behind {len(probe.edges)} modules; the forward pass runs on it"
-    lines = [
-        f"angle: of the gradient of {len(probe.weights)} weights ({size:,} elements) to that in full precision, in "
-        "degrees; no biases, no normalizations",
-        f"error E: rounded behind {len(probe.edges)} modules; the forward pass and the loss stay in full precision",
-        f"activation A ({'local' if probe.local else 'propagated'}): rounded {where}",
-        "rounding: to nearest; scale: of each tensor's own largest value, room 0; network input and last error: "
-        "the sum of two values; output not rounded",
-        "model: evaluation mode (no dropout, running statistics of batch-norm)",
-    ]
-    if probe.hidden:
-        hidden = ", ".join(f"{name} ({kind})" for name, kind in probe.hidden.items())
-        lines.append(f"left in full precision, and out of the angle, since their products cannot be reached: {hidden}")
-    return lines
-
-
 def check(batches: int, method: str, by: str, activation: str, top: int, confidence: float, layers: int) -> None:
     """What `search` demands of its settings.
 
@@ -177,7 +186,7 @@ def check(batches: int, method: str, by: str, activation: str, top: int, confide
         ValueError: one is not possible.
     """
     for key, got, valid in (
-        ("method", method, METHODS), ("by", by, BY), ("activation", activation, ACTIVATIONS),
+        ("method", method, METHODS), ("by", by, (*BY, "whole")), ("activation", activation, ACTIVATIONS),
     ):  # fmt: skip
         if got not in valid:
             raise ValueError(f"{key}={got!r} is not one of {', '.join(valid)}")
@@ -189,6 +198,43 @@ def check(batches: int, method: str, by: str, activation: str, top: int, confide
         raise ValueError(f"confidence={confidence!r}: give a probability from 0.5 to below 1, such as 0.95")
 
 
+def check_more(
+    systematic: int, draws: int, slots: int, menu: Sequence[Any], bound: float | None, budget: float | None, spend: str
+) -> None:
+    """What `search` demands of what it measures besides.
+
+    Raises:
+        ValueError: one is not possible, or without effect.
+    """
+    for key, number, low in (("systematic", systematic, 0), ("draws", draws, 2), ("slots", slots, 0)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < low:
+            raise ValueError(f"{key}={number!r}: give a whole number from {low} upward")
+    if spend not in SPEND:
+        raise ValueError(f"spend={spend!r} is not one of {', '.join(SPEND)}")
+    for key, value in (("bound", bound), ("budget", budget)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+            raise ValueError(f"{key}={value!r}: give a positive number")
+        if value is not None and not menu:
+            raise ValueError(f"{key}={value:g} is of a mixed assignment: say of what, menu=[mxfp4, mxfp8_e4m3]")
+    if bound is not None and budget is not None:
+        raise ValueError("bound= asks for the cheapest and budget= for the best: give one of them")
+
+
+def _add_systematic(
+    made: list[Any], probe: Probe, batches: Sequence[Any], leaders: Sequence[Candidate], draws: int, known: Journal
+) -> None:
+    """The two numbers of the leaders, into their rows."""
+    if not batches:
+        return
+    absent = [each for each in leaders if (each.name, len(batches), draws) not in known.systematic]
+    for each, numbers in zip(absent, two_numbers(probe, batches, absent, draws), strict=True):
+        known.write_systematic(each.name, len(batches), draws, numbers)
+    for i, row in enumerate(made):
+        if row.candidate in leaders:
+            numbers = known.systematic[row.name, len(batches), draws]
+            made[i] = replace(row, systematic=numbers.systematic, noise_to_signal=numbers.noise_to_signal)
+
+
 def _loss(model: nn.Module, loss: Callable[..., Tensor], batch: Any) -> Tensor:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         return loss(model, batch)
@@ -196,42 +242,3 @@ def _loss(model: nn.Module, loss: Callable[..., Tensor], batch: Any) -> Tensor:
     if isinstance(x, dict):
         return loss(model(**x), y)
     return loss(model(*x) if isinstance(x, tuple) else model(x), y)
-
-
-def _total(cost: Priced | None) -> float:
-    return math.inf if cost is None else cost.total
-
-
-def _rows(
-    chosen: list[Format], priced: dict[str, Priced | None], outcome: Outcome, found: Found, detailed: Found, top: int
-) -> list[Row]:
-    n, best = len(outcome.scores), outcome.order[:top]
-    angles_of: dict[str, Array] = {}
-    for kind in BY:
-        values = np.full((n, len(chosen)), np.nan)
-        for (batch, i), angles in found.items():
-            values[batch, i] = score(angles, kind)
-        angles_of[kind], angles_of[f"{kind}_se"] = estimates(values, best)
-    ran = (~np.isnan(outcome.scores)).sum(0)
-    return [
-        Row(
-            rank, chosen[i], batches=int(ran[i]), top=rank <= top, cost=priced[chosen[i].name],
-            **_number(angles_of, i), **_layers(detailed, i),
-        )
-        for rank, i in enumerate(outcome.order, start=1)
-    ]  # fmt: skip
-
-
-def _number(values: dict[str, Array], i: int) -> dict[str, Any]:
-    return {name: float(value[i]) for name, value in values.items()}
-
-
-def _layers(detailed: Found, i: int) -> dict[str, Any]:
-    """Means over the batches on which the layers' angles of format `i` were measured."""
-    measured = [angles for (_, j), angles in detailed.items() if j == i]
-    if not measured:
-        return {}
-    return {
-        kind: tuple(torch.tensor([getattr(a, kind) for a in measured]).nanmean(0).tolist())
-        for kind in ("error_layers", "activation_layers")
-    }

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..formats import Format
+from .candidates import Candidate
+from .draws import TwoNumbers
 from .probe import Angles, Probe
 
 Found = dict[tuple[int, int], Angles]  # by batch and format
 
 
 class Journal:
-    """Angles by (batch, format), in a file that only grows: one JSON line for each evaluation, after a line that says
+    """Angles by (batch, candidate), in a file that only grows: a JSON line for each evaluation, after one that says
     what is searched.
 
     Args:
@@ -26,6 +27,7 @@ class Journal:
     def __init__(self, path: Path | None = None, key: str = "") -> None:
         self.path = path
         self.known: dict[tuple[int, str], Angles] = {}
+        self.systematic: dict[tuple[str, int, int], TwoNumbers] = {}  # by candidate, batches, draws
         if path is None:
             return
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
@@ -33,9 +35,8 @@ class Journal:
         lines = [head, *(lines[1:] if lines[:1] == [head] else [])]
         for number, line in enumerate(lines[1:], 1):
             try:
-                batch, name, error, activation, *layers = json.loads(line)
-                self.known[batch, name] = Angles(error, activation, *(tuple(layer) for layer in layers))
-            except (ValueError, TypeError):  # damaged: what stood from here on is measured again
+                self._read(json.loads(line))
+            except (ValueError, TypeError, LookupError):  # damaged: what stood from here on is measured again
                 del lines[number:]
                 break
         temporary = path.with_suffix(".tmp")
@@ -53,10 +54,25 @@ class Journal:
     def write(self, batch: int, name: str, angles: Angles) -> None:
         self.known[batch, name] = angles
         if self._file is not None:
-            row = [batch, name, angles.error, angles.activation]
-            if angles.error_layers:
+            row: list[Any] = [batch, name, angles.error, angles.activation]
+            if angles.error_layers or angles.whole is not None:
                 row += [angles.error_layers, angles.activation_layers]
+            self._file.write(json.dumps(row if angles.whole is None else [*row, angles.whole]) + "\n")
+
+    def write_systematic(self, name: str, batches: int, draws: int, numbers: TwoNumbers) -> None:
+        self.systematic[name, batches, draws] = numbers
+        if self._file is not None:
+            row = [name, batches, draws, numbers.systematic, numbers.noise_to_signal]
             self._file.write(json.dumps(row) + "\n")
+
+    def _read(self, row: Any) -> None:
+        if isinstance(row[0], str):
+            name, batches, draws, *numbers = row
+            self.systematic[name, batches, draws] = TwoNumbers(*numbers)
+            return
+        batch, name, error, activation, *more = row
+        layers = [tuple(layer) for layer in more[:2]] or [(), ()]
+        self.known[batch, name] = Angles(error, activation, layers[0], layers[1], *more[2:])
 
 
 class Measured:
@@ -65,24 +81,27 @@ class Measured:
     Args:
         probe: of the model.
         batches: all of them; the n-th to be run is `batches[order[n]]`.
-        formats: what is measured; format i is `formats[i]`.
+        candidates: what is measured; number i is `candidates[i]`.
         journal: open.
+        whole: whether everything rounded, forward and back, is measured as well.
     """
 
     def __init__(
-        self, probe: Probe, batches: Sequence[Any], order: Sequence[int], formats: Sequence[Format], journal: Journal
-    ) -> None:
-        self.probe, self.batches, self.order, self.formats, self.journal = probe, batches, order, formats, journal
+        self, probe: Probe, batches: Sequence[Any], order: Sequence[int], candidates: Sequence[Candidate],
+        journal: Journal, whole: bool = False,
+    ) -> None:  # fmt: skip
+        self.probe, self.batches, self.order, self.candidates = probe, batches, order, candidates
+        self.journal, self.whole = journal, whole
 
     def of(self, n: int, indices: Sequence[int], per_layer: bool = False) -> Found:
-        """The angles of these formats on the n-th batch, whose gradient is computed only if one is not known."""
+        """The angles of these candidates on the n-th batch, whose gradient is computed only if one is not known."""
         batch, measure, found = self.order[n], None, {}
         for i in indices:
-            format = self.formats[i]
-            known = self.journal.known.get((batch, format.name))
-            if known is None or (per_layer and not known.error_layers):
+            each = self.candidates[i]
+            known = self.journal.known.get((batch, each.name))
+            if known is None or (per_layer and not known.error_layers) or (self.whole and known.whole is None):
                 measure = measure or self.probe.at(self.batches[batch])
-                known = measure(format, per_layer)
-                self.journal.write(batch, format.name, known)
+                known = measure(each, per_layer, self.whole, draw=batch)
+                self.journal.write(batch, each.name, known)
             found[n, i] = known
         return found

@@ -1,56 +1,61 @@
-"""How far a format turns the weight gradient of one mini-batch: the paper's two indicators, without training.
+"""How far a candidate turns the weight gradient of one mini-batch: the paper's two indicators, without training.
 
-A activations, E errors (dL/dA), G weight gradients, as in `lpt/dataflow`; the same Edges at the same places. The
-forward pass in full precision is run once a batch and shared by all formats:
+A activations, E errors (dL/dA), G weight gradients, as in `lpt/dataflow`; the same Edges and products at the same
+places. The forward pass in full precision is run once a batch and shared by all candidates:
 
-    error       E rounded at every Edge on one more way back through the same graph
-    activation  "local": forward and errors stay as they are, only the A in G = A^T E is rounded. G is linear in A,
-                so that round(A) changes it by (round(A) - A)^T E: no forward, no way back
-                "propagated": forward again with A rounded at every Edge, errors as they are
+    error       E rounded at every Edge on one more way back through the same graph; of products, the slots dgrad_e,
+                dgrad_w and wgrad_e
+    activation  "local": forward and errors stay as they are, only the A in G = A^T E is rounded (of products, the slot
+                wgrad_x). G is linear in A, so that round(A) changes it by (round(A) - A)^T E: no forward, no way back
+                "propagated": forward again with A rounded at every Edge, errors as they are; of products, the slots x,
+                w and wgrad_x
+    whole       forward and back with all of it rounded, as training has it
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from ..dataflow import DataFlow, attach_
-from ..dataflow.quantizer import Mode, Quantizer
-from ..dataflow.roles import HIDES_PRODUCTS, PRODUCTS
+from ..dataflow.roles import HIDES_PRODUCTS
+from ..dataflow.slots import SLOTS
 from ..dataflow.switching import products_off
 from ..formats import Format
 from ..indicators import angle
 from ..weights.parameters import quantizable
-from .operands import Use, is_linear, rows_of, weight_gradient
+from .candidates import Candidate
+from .edges import Edges, sum_of
+from .sites import ERRORS, Sites
 
 ORTHOGONAL = 90.0  # the angle of a gradient that a format has turned to nothing: no longer a direction of descent
 ACTIVATIONS = ("local", "propagated")
+PROPAGATED = ("x", "w", "wgrad_x")
 
 
 @dataclass(frozen=True)
 class Angles:
     """Degrees, 0 to 180; `error_layers` and `activation_layers` by weight, in the order of `Probe.weights`.
 
-    A layer's angle is nan where its own gradient is zero.
+    A layer's angle is nan where its own gradient is zero. `whole` is None where it was not asked for.
     """
 
     error: float
     activation: float
     error_layers: tuple[float, ...] = ()
     activation_layers: tuple[float, ...] = ()
+    whole: float | None = None
 
 
 Measure = Callable[..., Angles]
 
 
 class Probe:
-    """`model` in evaluation mode, with Edges whose format can be exchanged at any time.
+    """`model` in evaluation mode, with Edges and products whose rounding can be exchanged at any time.
 
     To be used as a context; the model is as before at its end.
 
@@ -58,13 +63,22 @@ class Probe:
         model: any nn.Module; residual sums and the like as modules, for Edges to be behind them.
         compute: from a batch to its loss (0-dim), by way of `model`.
         activation: "local" or "propagated".
+        candidates: those of which products are rounded, if there are any.
+        whole: whether `gradient` will be asked for.
+
+    Raises:
+        ValueError: another activation, no weights; on entering, nothing that can be rounded, or a candidate that does
+            not fit the model.
     """
 
-    def __init__(self, model: nn.Module, compute: Callable[[Any], Tensor], activation: str = "local") -> None:
+    def __init__(
+        self, model: nn.Module, compute: Callable[[Any], Tensor], activation: str = "local",
+        candidates: Sequence[Candidate] = (), whole: bool = False,
+    ) -> None:  # fmt: skip
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}")
         self.model, self.compute = model, compute
-        self.local = activation == "local"
+        self.local, self.whole = activation == "local", whole
         self.weights = {name: p for name, p in quantizable(model).items() if p.requires_grad}
         if not self.weights:
             raise ValueError(
@@ -74,75 +88,104 @@ class Probe:
             )
         self.hidden: dict[str, str] = {}  # modules whose products cannot be reached, with their kinds
         self.edges: list[str] = []
-        self._errors, self._activations = _Choice(), _Choice()
-        self._uses: list[Use] = []
-        self._inputs: set[int] = set()
+        self.sites: Sites | None = None
+        self._candidates = [each for each in candidates if each.products is not None]
 
     def __enter__(self) -> Probe:
         model = self.model
         self._training = {module: module.training for module in model.modules()}
         model.eval()
-        self._around = ExitStack()  # (angles are of formats in Edges alone, so products round nothing meanwhile)
+        self._around = ExitStack()  # (products of the model's own round nothing meanwhile)
         self._around.enter_context(torch.compiler.set_stance("force_eager"))
         self._around.enter_context(products_off(model))
-        flow = attach_(model, DataFlow(gradient="fp32", scaling="current", input="fp32" if self.local else "dual"))
-        self.edges = list(flow.edges)
-        self._mode = flow.mode
-        self._handles: list[Any] = [flow]
         try:
             self._see_only_what_is_rounded()
+            self._edges = Edges(model, self.weights, self.whole or not self.local, self.local)
+            self._around.callback(self._edges.remove)
+            self.edges = self._edges.names
+            if self._candidates:
+                self.sites = Sites(model, self._candidates, self.weights)
+                self._around.callback(self.sites.remove)
         except ValueError:
             self.__exit__()
             raise
-        flow.exchange(self._rounder)
-        if self.local:
-            self._handles.append(model.register_forward_pre_hook(self._see_input, with_kwargs=True))
-            names = {id(p): name for name, p in self.weights.items()}
-            for module in model.modules():
-                if isinstance(module, PRODUCTS) and id(module.weight) in names:
-                    self._handles.append(module.register_forward_hook(self._see_use(names[id(module.weight)])))
-                elif is_linear(module):
-                    self._handles.append(module.register_forward_hook(self._see_handed, with_kwargs=True))
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
         self._around.close()
         for module, training in self._training.items():
             module.training = training
-        self._uses.clear()
 
     def at(self, batch: Any) -> Measure:
-        """Run `batch` forward and back in full precision; returns (format, per layer?) -> angles on this batch.
+        """Run `batch` forward and back in full precision; returns what measures a candidate, or a format, on it.
 
-        What it returns is good until the next call.
+        That takes `per_layer`, `whole` and `draw`, which random bits, and is good until the next call.
 
         Raises:
             ValueError: the loss is not one finite number, or gives no gradient.
         """
-        self._uses.clear()
-        self._inputs.clear()
-        loss = self._loss(batch)
-        reference = self._gradients(loss)
-        angle(reference, reference)  # tells of a gradient that is zero or not finite
+        reference = self.reference(batch)
 
-        def angles(format: Format, per_layer: bool = False) -> Angles:
-            with self._errors.set(format):
-                error = self._gradients(loss)
-            activation = self._local(reference, format) if self.local else self._propagated(batch, format)
-            layers = [_layers(g, reference) for g in (error, activation)] if per_layer else []
-            return Angles(_angle(error, reference), _angle(activation, reference), *layers)
+        def angles(given: Candidate | Format, per_layer: bool = False, whole: bool = False, draw: int = 0) -> Angles:
+            each = Candidate(given.name, given, given) if isinstance(given, Format) else given
+            error = self.rounded_errors(each, draw)
+            activation = self._local(reference, each, draw) if self.local else self._propagated(batch, each, draw)
+            layers = [_layers(g, reference) if per_layer else () for g in (error, activation)]
+            full = angle_of(self.gradient(batch, each, draw), reference) if whole else None
+            return Angles(angle_of(error, reference), angle_of(activation, reference), layers[0], layers[1], full)
 
         return angles
 
+    def bits(self, each: Candidate) -> float:
+        """Of an operand, the mean over the multiply-adds of the batch that was seen."""
+        assert self.sites is not None
+        return self.sites.bits(each)
+
+    def reference(self, batch: Any) -> list[Tensor]:
+        """The gradients of `weights` in full precision; what follows is measured against this batch's graph.
+
+        Raises:
+            ValueError: the loss is not one finite number, or gives no gradient.
+        """
+        self._edges.forget()
+        self._graph = self._loss(batch)
+        if not bool(self._graph.isfinite()):
+            raise ValueError(f"the loss of a batch is {self._graph.item()}: check the checkpoint and the data")
+        with self.sites.recording() if self.sites is not None else ExitStack():
+            found = self._gradients(self._graph)
+        angle(found, found)  # tells of a gradient that is zero or not finite
+        return found
+
+    def rounded_errors(self, each: Candidate, draw: int = 0) -> list[Tensor]:
+        """The gradients, errors rounded on the way back through the graph of `reference`."""
+        with self._edges.errors.set(each.error):
+            return self.passing_back(lambda: self._rounding(each, ERRORS, draw))
+
+    def passing_back(self, rounding: Callable[[], Any]) -> list[Tensor]:
+        """The gradients of one more way back through the graph of `reference`, within `rounding()`."""
+        with rounding():
+            return self._gradients(self._graph)
+
+    def gradient(self, batch: Any, each: Candidate, draw: int = 0) -> list[Tensor]:
+        """The gradients with all that `each` rounds, forward and back, as training has them."""
+        with self._edges.errors.set(each.error), self._edges.activations.set(each.activation):
+            return self.passing(batch, lambda: self._rounding(each, SLOTS, draw))
+
+    def passing(self, batch: Any, rounding: Callable[[], Any]) -> list[Tensor]:
+        """The gradients of one pass of its own, forward and back within `rounding()`."""
+        self._edges.blind = True
+        try:
+            with rounding():
+                return self._gradients(self._loss(batch), keep=False)
+        finally:
+            self._edges.blind = False
+
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _rounder(self, kind: str, dual: bool) -> Callable[[Tensor, bool], Tensor] | None:
-        """What stands in an Edge for a quantizer."""
-        if kind == "error":
-            return self._errors.rounder(dual)
-        return None if self.local else self._activations.rounder(dual)
+    def _rounding(self, each: Candidate, slots: Sequence[str], draw: int) -> Any:
+        if self.sites is None:
+            return ExitStack()
+        return self.sites.rounding((each, slots), draw)
 
     def _see_only_what_is_rounded(self) -> None:
         """Take the weights whose products are hidden out of the angle: no format would turn their gradient."""
@@ -164,104 +207,29 @@ class Probe:
             raise ValueError(f"the loss of a batch must be one number, got {got}: take the mean over the batch")
         if not loss.requires_grad:
             raise ValueError("the model gives no gradient: its loss does not depend on weights through autograd")
-        if self._activations.format is None and not bool(loss.isfinite()):
-            raise ValueError(f"the loss of a batch is {loss.item()}: check the checkpoint and the data")
         return loss
 
-    def _gradients(self, loss: Tensor) -> list[Tensor]:
+    def _gradients(self, loss: Tensor, keep: bool = True) -> list[Tensor]:
         weights = list(self.weights.values())
-        grads = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        grads = torch.autograd.grad(loss, weights, retain_graph=keep, allow_unused=True)
         # An embedding's may be sparse: the angle is over all of its elements.
         return [torch.zeros_like(w) if g is None else g.to_dense() for w, g in zip(weights, grads, strict=True)]
 
-    def _local(self, reference: list[Tensor], format: Format) -> list[Tensor]:
-        changes: dict[str, Tensor] = {}
-        rounded: dict[int, Tensor] = {}  # one tensor may enter several products
-        for use in self._uses:
-            if use.error is not None:
-                if id(use.operand) not in rounded:
-                    quantizer = self._activations.quantizer(format, use.dual)
-                    rounded[id(use.operand)] = quantizer(use.operand, False) - use.operand
-                if use.weight not in changes:
-                    changes[use.weight] = torch.zeros_like(self.weights[use.weight])
-                changes[use.weight][use.rows] += weight_gradient(use.module, rounded[id(use.operand)], use.error)
-        return [g + changes[n] if n in changes else g for n, g in zip(self.weights, reference, strict=True)]
+    def _local(self, reference: list[Tensor], each: Candidate, draw: int) -> list[Tensor]:
+        found = reference
+        if each.activation is not None:
+            found = sum_of(found, list(self.weights), self._edges.changes(each.activation))
+        if self.sites is not None and each.products is not None:
+            found = sum_of(found, list(self.weights), self.sites.changes((each, ("wgrad_x",)), draw))
+        return found
 
-    def _propagated(self, batch: Any, format: Format) -> list[Tensor]:
-        with self._activations.set(format):
-            return self._gradients(self._loss(batch))
-
-    def _see_input(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        leaves = pytree.tree_leaves((args, kwargs))
-        self._inputs = {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
-
-    def _see_handed(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-        """A product that is handed its weight: which one is it?"""
-        if self._mode.tracer is not None:
-            return
-        handed = args[1] if len(args) > 1 else kwargs["weight"]
-        for name, weight in self.weights.items():
-            rows = rows_of(handed, weight)
-            if rows is not None:
-                self._see_use(name, rows)(module, args, output)
-
-    def _see_use(self, weight: str, rows: slice = slice(None)) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            if self._mode.tracer is not None:  # the model is only looked at
-                return
-            operand = args[0].detach()
-            dual = operand.untyped_storage().data_ptr() in self._inputs
-            same = [use.operand for use in self._uses if use.operand.data_ptr() == operand.data_ptr()]
-            same = [other for other in same if other.shape == operand.shape and other.stride() == operand.stride()]
-            use = Use(weight, module, same[0] if same else operand, dual, rows)
-            self._uses.append(use)
-
-            def keep(grad: Tensor) -> None:
-                if self._errors.format is None:
-                    use.error = grad
-
-            if output.requires_grad:
-                output.register_hook(keep)
-
-        return hook
+    def _propagated(self, batch: Any, each: Candidate, draw: int) -> list[Tensor]:
+        with self._edges.activations.set(each.activation):
+            return self.passing(batch, lambda: self._rounding(each, PROPAGATED, draw))
 
 
-class _Choice:
-    """The format of all Edges of one kind; None leaves their tensors alone."""
-
-    def __init__(self) -> None:
-        self.format: Format | None = None
-        self._mode = Mode()
-        # Of one format at a time: small tensors that stay, among large ones that come and go, make the heap grow.
-        self._quantizers: dict[tuple[Format, bool], Quantizer] = {}
-
-    def quantizer(self, format: Format, dual: bool) -> Quantizer:
-        """Current scale, room 0, to nearest."""
-        key = (format, dual)
-        if key not in self._quantizers:
-            if (format, not dual) not in self._quantizers:
-                self._quantizers.clear()
-            self._quantizers[key] = Quantizer(format, 0, False, self._mode, dual=dual)
-        return self._quantizers[key]
-
-    def rounder(self, dual: bool) -> Callable[[Tensor, bool], Tensor]:
-        """What stands in an Edge for its quantizer."""
-
-        def rounder(x: Tensor, training: bool) -> Tensor:
-            return x.clone() if self.format is None else self.quantizer(self.format, dual)(x, False)
-
-        return rounder
-
-    @contextmanager
-    def set(self, format: Format) -> Iterator[None]:
-        self.format = format
-        try:
-            yield
-        finally:
-            self.format = None
-
-
-def _angle(g: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+def angle_of(g: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """In degrees; 90 where nothing is left of `g`."""
     try:
         return angle(g, reference).item()
     except ValueError:
@@ -269,4 +237,4 @@ def _angle(g: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
 
 
 def _layers(g: Sequence[Tensor], reference: Sequence[Tensor]) -> tuple[float, ...]:
-    return tuple(_angle([a], [b]) if bool(b.any()) else float("nan") for a, b in zip(g, reference, strict=True))
+    return tuple(angle_of([a], [b]) if bool(b.any()) else float("nan") for a, b in zip(g, reference, strict=True))

@@ -9,25 +9,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..formats import Format
+from ..formats import Blocks, Format
+from .candidates import Candidate
 from .cost import Priced
+from .parts import Parts
+from .suggest import Suggestion
 
 MODEL = "a model (lpt/search/cost.py), in gate equivalents, of a unit with an exact accumulator, not a synthesis"
 COLUMNS = (
     "rank", "name", "valid_bits", "bits", "octaves", "error", "error_se", "activation", "activation_se", "both",
     "both_se", "batches", "top", "cost", "pareto",
 )  # fmt: skip
+# What not every search measures; columns where it did.
+MORE = ("whole", "whole_se", "systematic", "noise_to_signal")
 
 
 @dataclass
 class Row:
-    """One format. Angles in degrees, each with its standard error over batches; cost in gate equivalents.
+    """One candidate. Angles in degrees, each with its standard error over batches; cost in gate equivalents.
 
-    `top`: in the set that the search stands for. `pareto`: no cheaper format has as small an angle.
+    `bits`: of an operand, a mean over what reads it. `top`: in the set that the search stands for. `pareto`: no cheaper
+    candidate has as small an angle. `whole`, and `systematic` with `noise_to_signal` (`lpt.search.draws`): None where
+    they were not measured.
     """
 
     rank: int
-    format: Format
+    candidate: Candidate
+    bits: float
     error: float
     error_se: float
     activation: float
@@ -40,14 +48,19 @@ class Row:
     pareto: bool = False
     error_layers: tuple[float, ...] = ()
     activation_layers: tuple[float, ...] = ()
+    whole: float | None = None
+    whole_se: float | None = None
+    systematic: float | None = None
+    noise_to_signal: float | None = None
 
     @property
     def name(self) -> str:
-        return self.format.name
+        return self.candidate.name
 
     @property
-    def bits(self) -> int:
-        return self.format.bits
+    def format(self) -> Format | None:
+        """The one format that is everywhere; None of a scheme of several."""
+        return self.candidate.format
 
     @property
     def valid_bits(self) -> str:
@@ -64,14 +77,17 @@ class Row:
     @property
     def octaves(self) -> int | None:
         """How many powers of two its values span; None for more than 256 values."""
-        if self.bits > 8:
+        one = self.format
+        element = one.element if isinstance(one, Blocks) else one
+        if element is None or element.bits > 8:
             return None
-        smallest, largest = (math.frexp(v)[1] for v in self.format.values().abs().unique()[[1, -1]].tolist())
+        smallest, largest = (math.frexp(v)[1] for v in element.values().abs().unique()[[1, -1]].tolist())
         return largest - smallest + 1
 
     def record(self) -> dict[str, Any]:
-        """The entries of `COLUMNS`."""
+        """The entries of `COLUMNS`, and of `MORE` what was measured."""
         record = {name: getattr(self, name) for name in COLUMNS}
+        record |= {name: value for name in MORE if (value := getattr(self, name)) is not None}
         record["cost"] = None if self.cost is None else round(self.cost.total, 1)
         return record
 
@@ -82,7 +98,7 @@ class Ranking(Sequence[Row]):
 
     Args:
         rows: best first.
-        by: "error", "activation" or "both".
+        by: "error", "activation", "both" or "whole".
         method: "race" or "exhaustive".
         confidence: probability that the first `top` rows are those of an exhaustive search, up to formats that differ
             by less than 0.02 degrees or the standard error of their paired difference; 1 for an exhaustive search.
@@ -93,6 +109,9 @@ class Ranking(Sequence[Row]):
         settings: what was measured, and how: lines to print.
         weights: names of the weights whose gradient it is.
         costs: what the rows' costs are.
+        products: names of the products, where slots were looked at.
+        parts: candidate -> what each slot of each product costs alone (`lpt.search.parts`).
+        suggestion: a mixed assignment, if one was asked for.
     """
 
     rows: list[Row]
@@ -107,6 +126,9 @@ class Ranking(Sequence[Row]):
     settings: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     costs: str = MODEL
+    products: list[str] = field(default_factory=list)
+    parts: dict[str, Parts] = field(default_factory=dict)
+    suggestion: Suggestion | None = None
 
     def __post_init__(self) -> None:
         best = float("inf")
@@ -131,18 +153,23 @@ class Ranking(Sequence[Row]):
 
     def csv(self) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        records = [row.record() for row in self.rows]
+        columns = [*COLUMNS, *(name for name in MORE if any(name in record for record in records))]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(row.record() for row in self.rows)
+        writer.writerows(records)
         return text.getvalue()
 
     def table(self, rows: int = 20, names: Sequence[str] = ()) -> str:
         """The first `rows` rows, and those of `names` wherever they stand."""
         shown = [row for row in self.rows if row.rank <= rows or row.name in names]
-        head = ("rank", "name", "valid bits per octave", "bits", "error", "activation", "both", "batches", "cost", "")
-        lines = [head, *(_cells(row) for row in shown)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        left = {1, 2, 9}
+        head = ("rank", "name", "valid bits per octave", "bits", "error", "activation", "both", "batches", "cost")
+        more = [
+            name for name in MORE if not name.endswith("_se") and any(getattr(row, name) is not None for row in shown)
+        ]
+        lines = [(*head, *(name.replace("_", " ") for name in more), ""), *(_cells(row, more) for row in shown)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        left = {1, 2, len(lines[0]) - 1}
         aligned = [[c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
                    for line in lines]  # fmt: skip
         return "\n".join("  ".join(line).rstrip() for line in aligned)
@@ -163,14 +190,18 @@ class Ranking(Sequence[Row]):
         return "\n".join([*self.settings, "", self.table(), "", self.summary()])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, more: Sequence[str]) -> tuple[str, ...]:
     def angle(value: float, error: float) -> str:
         return f"{value:.3f} ± {error:.3f}"
 
+    def other(name: str) -> str:
+        value, error = getattr(row, name), getattr(row, f"{name}_se", None)
+        return "-" if value is None else angle(value, error) if error is not None else f"{value:.3f}"
+
     mark = " ".join(["top"] * row.top + ["pareto"] * row.pareto)
-    name = row.name if not row.name.startswith("[") else "-"
+    name = row.name if not (row.name.startswith("[") and row.valid_bits) else "-"
     return (
-        str(row.rank), name, row.valid_bits or "-", str(row.bits), angle(row.error, row.error_se),
+        str(row.rank), name, row.valid_bits or "-", f"{row.bits:.4g}", angle(row.error, row.error_se),
         angle(row.activation, row.activation_se), angle(row.both, row.both_se), str(row.batches),
-        f"{row.cost.total:.0f}" if row.cost else "-", mark,
+        f"{row.cost.total:.0f}" if row.cost else "-", *map(other, more), mark,
     )  # fmt: skip

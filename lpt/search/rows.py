@@ -1,0 +1,121 @@
+"""From what a search has measured to its rows, and what was measured, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..dataflow.slots import SLOTS
+from ..formats import Format
+from .candidates import Candidate
+from .cost import Gates, Priced
+from .journal import Found
+from .probe import Angles, Probe
+from .race import Array, Outcome, estimates
+from .ranking import Row
+
+BY = ("error", "activation", "both")
+
+
+def score(angles: Angles, by: str) -> float:
+    """What a format is ranked by, on one batch."""
+    if by == "whole":
+        assert angles.whole is not None
+        return angles.whole
+    return math.hypot(angles.error, angles.activation) if by == "both" else float(getattr(angles, by))
+
+
+def priced(each: Candidate, price: Callable[[Format], Priced | None], probe: Probe) -> Priced | None:
+    """What a candidate costs: its format; of several, the mean over the multiply-adds that read them. None if one has
+    no price, as full precision has none."""
+    if each.products is None or each.format is not None:
+        formats = [each.format] if each.format is not None else [each.activation, each.error]
+        found = [None if f is None or f.name == "fp32" else price(f) for f in formats]
+        if len(found) == 1:
+            return found[0]
+        shares = [0.5, 0.5]
+    else:
+        assert probe.sites is not None
+        sizes = probe.sites.sizes()
+        places = [(name, slot) for name in sizes for slot in SLOTS]
+        given = {name: probe.sites.slots(each, name) for name in sizes}
+        known = {s.grid: price(s.grid) for of in given.values() for s in of.values() if s.rounds}
+        found = [known[s.grid] if (s := given[n].get(slot)) is not None and s.rounds else None for n, slot in places]
+        shares = [sizes[name] / math.fsum(sizes.values()) / len(SLOTS) for name, _ in places]
+    if any(cost is None for cost in found):
+        return None
+    return Gates(math.fsum(share * cost.total for share, cost in zip(shares, found, strict=True)))  # type: ignore[union-attr]
+
+
+def settings(probe: Probe, chosen: Sequence[Candidate]) -> list[str]:
+    """What is measured, for people."""
+    size = sum(w.numel() for w in probe.weights.values())
+    where = "where G = A^T E uses it; the forward pass stays in full precision"
+    if not probe.local:
+        where = f"behind {len(probe.edges)} modules; the forward pass runs on it"
+    lines = [
+        f"angle: of the gradient of {len(probe.weights)} weights ({size:,} elements) to that in full precision, in "
+        "degrees; no biases, no normalizations",
+        f"error E: rounded behind {len(probe.edges)} modules; the forward pass and the loss stay in full precision",
+        f"activation A ({'local' if probe.local else 'propagated'}): rounded {where}",
+        "rounding: to nearest; scale: of each tensor's own largest value, room 0; network input and last error: "
+        "the sum of two values; output not rounded",
+        "model: evaluation mode (no dropout, running statistics of batch-norm)",
+    ]
+    if probe.sites is not None:
+        back = "x, w and wgrad_x, forward and back" if not probe.local else "wgrad_x alone"
+        lines += [
+            f"block formats, slots and recipes: in {len(probe.sites.sites)} products; error: dgrad_e, dgrad_w and "
+            f"wgrad_e; activation: {back}" + ("; whole: all of it" if probe.whole else ""),
+            "their bits and costs: means over the multiply-adds that read an operand; a scale's cost is not fitted",
+        ]
+        lines += [f"{each.name}: not measured: {'; '.join(each.left)}" for each in chosen if each.left]
+    if probe.hidden:
+        hidden = ", ".join(f"{name} ({kind})" for name, kind in probe.hidden.items())
+        lines.append(f"left in full precision, and out of the angle, since their products cannot be reached: {hidden}")
+    return lines
+
+
+def total(cost: Priced | None) -> float:
+    return math.inf if cost is None else cost.total
+
+
+def rows(
+    chosen: Sequence[Candidate], prices: dict[str, Priced | None], bits: dict[str, float], outcome: Outcome,
+    found: Found, detailed: Found, top: int,
+) -> list[Row]:  # fmt: skip
+    """A row for each candidate, best first."""
+    n, best = len(outcome.scores), outcome.order[:top]
+    angles_of: dict[str, Array] = {}
+    for kind in (*BY, *(["whole"] if all(angles.whole is not None for angles in found.values()) else [])):
+        values = np.full((n, len(chosen)), np.nan)
+        for (batch, i), angles in found.items():
+            values[batch, i] = score(angles, kind)
+        angles_of[kind], angles_of[f"{kind}_se"] = estimates(values, best)
+    ran = (~np.isnan(outcome.scores)).sum(0)
+    return [
+        Row(
+            rank, chosen[i], bits[chosen[i].name], batches=int(ran[i]), top=rank <= top, cost=prices[chosen[i].name],
+            **_number(angles_of, i), **_layers(detailed, i),
+        )
+        for rank, i in enumerate(outcome.order, start=1)
+    ]  # fmt: skip
+
+
+def _number(values: dict[str, Array], i: int) -> dict[str, Any]:
+    return {name: float(value[i]) for name, value in values.items()}
+
+
+def _layers(detailed: Found, i: int) -> dict[str, Any]:
+    """Means over the batches on which the layers' angles of format `i` were measured."""
+    measured = [angles for (_, j), angles in detailed.items() if j == i]
+    if not measured:
+        return {}
+    return {
+        kind: tuple(torch.tensor([getattr(a, kind) for a in measured]).nanmean(0).tolist())
+        for kind in ("error_layers", "activation_layers")
+    }
