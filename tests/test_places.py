@@ -31,7 +31,7 @@ from lpt.data.pixels import rgb, size_of
 from lpt.data.places import place
 from lpt.errors import UserError
 from lpt.runs import saved
-from lpt.runs.folder import run_name
+from lpt.runs.folder import LATER, run_name
 from lpt.runs.messages import as_override, quoted, readable
 
 SHORT = (*TINY, "trainer.max_steps=1", "indicators=none")
@@ -261,6 +261,13 @@ def test_names_fit_a_file_system_and_do_not_change_if_they_did(head: list[str]) 
     assert len(os.fsencode(name)) <= 255 and name[-9:] == run_name(config, ["a"])[-9:]
     if len(name) < 255:
         assert name[:-9] == run_name(config, [*head])[:-9] and run_name(config, [*head, "b"]).startswith(name[:-9])
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_keys_that_came_later_leave_the_names_of_runs_as_they_were(key: str) -> None:
+    config = {"data": {"path": "x"}, "seed": 0}
+    assert run_name({**config, key: None}, ["a"]) == run_name(config, ["a"])
+    assert run_name({**config, key: "other"}, ["a"]) != run_name(config, ["a"])
 
 
 def test_a_run_with_a_long_name_is_done(tmp_path: Path) -> None:
