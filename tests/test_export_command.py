@@ -40,6 +40,12 @@ def test_a_runs_file_gives_its_metrics_and_a_card(run: Path, tmp_path: Path, cap
     assert read(tmp_path / "own.safetensors")[0] == read(run / "model.safetensors")[0]
 
 
+def test_what_stands_in_weights_place_is_no_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert running.train(tmp_path, *FEW, "recipe=deepshift_ps", "trainer.max_steps=1") == 0
+    assert main([str(running.run_folder(tmp_path))]) == 2
+    assert "a ShiftAndSign stands in its weights' place" in capfd.readouterr().err
+
+
 def test_a_training_starts_from_such_a_file_and_from_plain_ones(run: Path, tmp_path: Path) -> None:
     file, _ = export_run(str(run))
     last = run / "checkpoints" / "last.ckpt"

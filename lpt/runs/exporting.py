@@ -78,6 +78,11 @@ def export_run(run: str, to: str | None = None, trust: Sequence[str] = ()) -> tu
         raise UserError(f"to={file}: give a file that ends in .safetensors, {' or '.join(WAYS)}")
     state = saved.read(checkpoint)
     cfg = stored(checkpoint, state, trust)
+    if (other := cfg.get("parametrization")) is not None:
+        raise UserError(
+            f"{folder}: a {other._target_.rpartition('.')[2]} stands in its weights' place, which a file of the plain "
+            "network cannot hold: evaluate the run with scripts/evaluate.py, or load its checkpoint into such a model"
+        )
     task = make_task(cfg, build("trainer", cfg.trainer))
     handles = _as_trained(task, cfg, state, checkpoint)
     own = task.measured("val")
