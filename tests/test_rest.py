@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import yaml
+from running import metrics, summary, train
 
 import lpt
 from lpt.indicators import bits_lost, rest_distance, rounding_noise
@@ -46,6 +47,21 @@ def test_nearest_loses_no_bits_and_hysteresis_one():
     assert abs(bits_lost([near]).item()) < 0.02 and near.max() <= 0.5
     low = rest_distance(master, int4.floor(master, scale=scale), int4, scale)
     assert bits_lost([low]).item() == pytest.approx(1, abs=0.02)
+
+
+REST = ("indicators=remedies", "indicators.anew.batches=2", "indicators.oscillation.every=6",
+        "indicators.oscillation.track=3", "+indicators.rest._target_=lpt.callbacks.rest.Rest",
+        "+indicators.rest.every=6", "+indicators.rest.batches=2")  # fmt: skip
+
+
+def test_a_run_whose_weights_are_at_their_nearest_levels_gives_the_same_at_nearest(tmp_path):
+    assert train(tmp_path, *REST, "format=fp32", "weights=int4", "compile=false") == 0
+    found = summary(tmp_path)
+    assert found["val/accuracy_nearest"] == found["val/accuracy_anew"]
+    assert found["val/loss_nearest"] == pytest.approx(found["val/loss_anew"], rel=1e-6)
+    rows = [row for row in metrics(tmp_path) if row["rest/distance"]]
+    assert [int(row["step"]) for row in rows] == [6, 12]
+    assert all(0.2 < float(row["rest/distance"]) < 0.3 and float(row["rest/bits_lost"]) < 0.1 for row in rows)
 
 
 def test_the_experiments_table(tmp_path):
