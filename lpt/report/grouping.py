@@ -68,17 +68,27 @@ def _inside(place: Path) -> list[Path]:
     ]
 
 
-def settings_of(result: Result) -> dict[str, Any]:
+def settings_of(result: Result, before: frozenset[Path] = frozenset()) -> dict[str, Any]:
     """What decides the run, flat, less its seed. Of the run whose weights it starts from, the same."""
     kept = {key: value for key, value in result.config.items() if key not in FREE}
     found = {key: value for key, value in flat(kept).items() if key not in NOT_THE_DATA}
     if origin := result.config.get("init_from"):
-        folder = next((p for p in (Path(origin), *Path(origin).parents) if is_run(p)), None)
+        folder = _run_at(origin)
         start = re.sub(r"-seed\d+-[0-9a-f]{8}$", "", folder.name if folder else str(origin))
         found |= {"init_from": start}
-        if folder:
-            found |= {f"init_from.{key}": value for key, value in settings_of(read(folder)).items()}
+        if folder and folder.resolve() not in before:  # runs do not start from each other in a circle
+            of = settings_of(read(folder), before | {folder.resolve()})
+            found |= {f"init_from.{key}": value for key, value in of.items()}
     return found
+
+
+def _run_at(origin: Any) -> Path | None:
+    """The run of which `init_from` names a file or the folder."""
+    path = Path(str(origin))
+    try:
+        return next((p for p in (path, *path.parents) if is_run(p)), None)
+    except OSError:  # too long for a path
+        return None
 
 
 def grouped(results: Sequence[Result]) -> list[Group]:

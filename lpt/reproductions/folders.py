@@ -20,21 +20,28 @@ from ..runs.named import names
 class Folders:
     """The names of the folders that `python train.py OVERRIDES` would make; within `initialize_config_dir`.
 
-    Composing files takes Hydra a quarter of a second, so it is done once for each choice of files; keys are set on a
-    copy, as Hydra itself sets them, after its files.
+    Composing files takes Hydra a quarter of a second, so it is done once for each choice of files, and an override is
+    read once; keys are set on a copy, as Hydra itself sets them, after its files.
     """
 
     def __init__(self) -> None:
+        self._parser = OverridesParser.create()
+        self._parsed: dict[str, Override] = {}
         self._composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
 
     def name(self, overrides: Sequence[str]) -> str:
         """The name, without the folder that it lies in."""
-        read = OverridesParser.create().parse_overrides(list(overrides))
+        read = [self._read(override) for override in overrides]
         chosen = [o for o in read if not self._is_a_key(o)]
         cfg, choices = self._of_files(tuple(str(o.input_line) for o in chosen))
         ConfigLoaderImpl._apply_overrides_to_config([o for o in read if self._is_a_key(o)], cfg)
         config: Any = OmegaConf.to_container(cfg, resolve=True)
         return run_name(config, [*names(cfg, choices).values(), f"seed{config['seed']}"])
+
+    def _read(self, override: str) -> Override:
+        if override not in self._parsed:
+            (self._parsed[override],) = self._parser.parse_overrides([override])
+        return self._parsed[override]
 
     @staticmethod
     def _is_a_key(override: Override) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def write(
         caption = f"Size {plan.size}: " + "; ".join(f"{model}: {of['data']}" for model, of in plan.models.items())
         replace(stem.with_name(stem.name + ".tex"), languages.latex(table, caption, stem.name))
     text = "\n".join([f"## {languages.marked(table.title)}\n\n{languages.markdown(table)}" for table in made])
-    origin = {key: _of(results, key, here()) for key, here in ORIGIN.items()}
+    origin = {key: _of(results, key, here) for key, here in ORIGIN.items()}
     told = [*notes, *(f"{key.replace('git_', '')}: {value}" for key, value in origin.items())]
     text = f"# {plan.title} ({plan.size})\n\n{text}\n" + "".join(f"- {languages.marked(note)}\n" for note in told)
     text += f"- command: {languages.code(command)}\n"
@@ -75,9 +75,9 @@ def _told(results: Sequence[Result], failed: dict[Path, str]) -> list[str]:
     return mixed + [f"failed: {path.name}: {why}" for path, why in failed.items()]
 
 
-def _of(results: Sequence[Result], key: str, here: str | None) -> str:
+def _of(results: Sequence[Result], key: str, here: Callable[[], str | None]) -> str:
     """What the runs say, each once; of this process if there is no run."""
-    return "; ".join(sorted({str(r.summary[key]) for r in results if r.summary.get(key)})) or (here or "")
+    return "; ".join(sorted({str(r.summary[key]) for r in results if r.summary.get(key)})) or here() or ""
 
 
 def report_failures(failed: dict[Path, str]) -> None:

@@ -38,7 +38,7 @@ def own_code(config: Any) -> str:
 
 def changed(before: str, now: str) -> list[str]:
     """The modules in which two answers of `own_code` differ."""
-    pair = [dict(entry.split(" ") for entry in text.split(", ") if entry) for text in (before, now)]
+    pair = [{name: mark for name, _, mark in (e.partition(" ") for e in text.split(", "))} for text in (before, now)]
     return sorted(name for name in pair[0].keys() | pair[1].keys() if pair[0].get(name) != pair[1].get(name))
 
 

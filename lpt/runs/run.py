@@ -197,7 +197,7 @@ def compare_code(before: dict[str, Any], experiment: Any) -> None:
     """
     from .summary import git_commit
 
-    if before.get("own_code") is not None and (odd := code.changed(before["own_code"], experiment.own_code)):
+    if isinstance(before.get("own_code"), str) and (odd := code.changed(before["own_code"], experiment.own_code)):
         what = f"your own code is not what it was when {experiment.folder.path} was made: {', '.join(odd)}"
         if not experiment.resume:
             raise UserError(

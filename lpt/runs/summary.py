@@ -45,7 +45,7 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
 
     def number(name: str, form: str, times: float = 1) -> str:
         value = summary.get(name)
-        return "-" if value is None else format(value * times, form)
+        return format(value * times, form) if isinstance(value, (int, float)) else "-"
 
     groups = [f"{group} {summary[group]}, " for group in ("products", "remedy", "recipe") if summary.get(group)]
     epochs = "epoch" if summary.get("epochs") == 1 else "epochs"
