@@ -36,10 +36,12 @@ class Case:
 
 
 TURNED = {n: lpt.Slot("nvfp4", "stochastic", "hp", {"size": 16, "signs": "fresh", "fit": True}) for n in SLOTS}
+DELAYED = {n: lpt.Slot("ocp_e4m3/tensor/fp32/inverse", scaling={"history": 4}) for n in SLOTS}
 CASES = {
     "uneven": Case(40, False, torch.float32, MXFP8, steps=10),  # 20 images a rank: no whole number of blocks of 32
     "even": Case(64, True, torch.float64, MXFP8, steps=20),
     "float32": Case(64, True, torch.float32, MXFP8),
+    "delayed": Case(64, False, torch.float32, DELAYED, steps=3),
     "random": Case(64, False, torch.float32, TURNED, steps=1),
 }
 
@@ -74,7 +76,14 @@ def trained(case: Case, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
         seen.append(torch.cat([p.detach().flatten() for p in weights.params.values()]))
     keys = [m.product.keys for m in handle.rounding.values() if m.product.keys is not None]
     gradients = torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
-    return {"gradients": gradients, "weights": torch.stack(seen), "keys": torch.stack(keys) if keys else torch.zeros(0)}
+    factors = [h.factor.flatten() for m in handle.rounding.values() for h in m.product.histories.values()]
+    found = {"factors": torch.cat(factors)} if factors else {}
+    return {
+        **found,
+        "gradients": gradients,
+        "weights": torch.stack(seen),
+        "keys": torch.stack(keys) if keys else torch.zeros(0),
+    }
 
 
 def work(rank: int, folder: str) -> None:
@@ -100,6 +109,11 @@ def flips(found: dict[str, Tensor]) -> Tensor:
 def test_ranks_hold_the_same_weights(ranks: list[dict[str, dict[str, Tensor]]]) -> None:
     for name in CASES:
         assert ranks[0][name]["weights"].equal(ranks[1][name]["weights"]), name
+
+
+def test_delayed_scales_are_of_all_ranks(ranks: list[dict[str, dict[str, Tensor]]]) -> None:
+    first, second = (found["delayed"]["factors"] for found in ranks)
+    assert first.equal(second) and (first != 1).sum() == 3 * 3  # of x, w and e, which the other slots share
 
 
 def test_blocks_are_of_a_rank(ranks: list[dict[str, dict[str, Tensor]]]) -> None:

@@ -171,6 +171,19 @@ def test_a_broken_part_is_left_out_and_told(tmp_path):
     assert [w.split(": ", 1)[1].split(" (")[1].split(")")[0] for w in section.warnings] == ["Short", "Pie"]
 
 
+@pytest.mark.parametrize("y", [[math.inf, 1.0], [math.nan, 1.0], ["x", "y"], [[1], {}], [True, None], [1e308, -1e308]])
+@pytest.mark.parametrize("kind", ["lines", "bars", "heatmap", "dots", "scatter"])
+def test_odd_values_of_a_figure_are_left_out_or_told(tmp_path, kind, y):
+    figure = {"file": "f", "title": "T", "kind": kind, "x": {"label": "x"}, "y": {"label": "y", "log": True},
+              "series": [{"label": "a", "x": ["p", "q"], "y": y, "low": y, "high": y}]}  # fmt: skip
+    folder = result(tmp_path / "r", [])
+    whole = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**whole, "figures": [figure]}))
+    warnings = build([folder], tmp_path / "index.html")
+    assert warnings == [] or "the figure T is left out" in warnings[0]
+    assert "how often weights change" in body(tmp_path / "index.html")
+
+
 def test_a_folder_of_something_else_is_told(tmp_path):
     (warning,) = build([tmp_path], tmp_path / "index.html")
     assert "neither result.json nor ranking.csv" in warning

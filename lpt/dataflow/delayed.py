@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..formats import Blocks, Format
+from .ranks import largest_
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,11 @@ class History:
         return self.factor
 
     def see(self, x: Tensor) -> None:
-        """Take in a tensor that was rounded at the factor."""
+        """Take in a tensor that was rounded at the factor; of several processes, the largest amax of any."""
         if not x.numel():
             return
         amaxes = self.amaxes.roll(1)
-        amaxes[0] = x.abs().amax()
+        amaxes[0] = largest_(x.abs().amax().float())
         amax = amaxes.amax() if self.rule.take == "max" else amaxes[0]
         factor = (torch.full_like(amax, self.high) / amax) / 2.0**self.rule.margin
         factor = factor.clamp(max=torch.finfo(torch.float32).max)

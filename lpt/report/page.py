@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .figure import Figure
 from .interactive import plotly
 from .sections import Section, read
 
@@ -33,13 +34,13 @@ def build(folders: Sequence[Path], out: Path) -> list[str]:
             sections.append(read(folder))
         except ValueError as error:
             warnings.append(str(error))
+    plots = [plot for section in sections for plot in _plots(section)]
     warnings += [warning for section in sections for warning in section.warnings]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"cell": cell, "numeric": numeric, "missing": missing, "duration": duration}
-    plots = [plotly(figure) for section in sections for figure in section.figures]
     titles = [section.title for section in sections]
     names = [s.title if titles.count(s.title) == 1 else f"{s.title} ({Path(s.folder).name})" for s in sections]
     commits = sorted({section.git_commit for section in sections if section.git_commit})
@@ -51,6 +52,20 @@ def build(folders: Sequence[Path], out: Path) -> list[str]:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8", errors="backslashreplace")
     return warnings
+
+
+def _plots(section: Section) -> list[dict[str, Any]]:
+    """The figures of a section for plotly; those of which none can be made are left out of it, and told."""
+    found, kept = [], []
+    for figure in section.figures:
+        try:
+            found.append(plotly(Figure.of(figure.to_dict())))  # without what JSON cannot hold
+            kept.append(figure)
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            why = " ".join(str(error).split())
+            section.warnings.append(f"{section.folder}: the figure {figure.title} is left out: {why}")
+    section.figures = kept
+    return found
 
 
 def _packed(text: str) -> str:
