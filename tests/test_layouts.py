@@ -210,3 +210,22 @@ def test_a_model_that_is_no_gpt_and_two_weights_for_one(tmp_path: Path) -> None:
     save_file({**own, "output.weight": own["output.weight"] + 1}, file)
     with pytest.raises(UserError, match=r"differ, and are one weight in this one"):
         saved.load(model, file)
+
+
+@pytest.mark.parametrize("odd", [{1: torch.ones(2)}, {"weight": [1, 2]}, {"state_dict": {"weight": None}}])
+def test_what_is_no_state_dict_is_told(odd: dict[Any, Any], tmp_path: Path) -> None:
+    torch.save(odd, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match="is not of a state dict"):
+        saved.load(nn.Linear(2, 2), tmp_path / "odd.pt")
+
+
+def test_a_config_beside_other_weights_is_not_read(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    save_file({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, tmp_path / "m.safetensors")
+    (tmp_path / "config.json").write_text("{broken")
+    saved.load(model, tmp_path / "m.safetensors")
+    assert model.weight.sum() == 4
+    for text in ("{broken", "[1]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match=r"config.json"):
+            saved.load(GPT(WORDS, **OPTIONS["gpt2"]), written(tmp_path, theirs("gpt2"), None))

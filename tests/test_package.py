@@ -13,6 +13,21 @@ import pytest
 from lpt.runs.extras import absent, extras
 
 ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = """
+import sys
+from pathlib import Path
+
+import lpt
+from lpt.commands import evaluate, export, train
+
+print(lpt.__file__, "----")
+assert train.main() == 0
+[run] = Path("outputs").iterdir()
+print("----")
+assert evaluate.main([str(run)]) == 0
+print("----")
+assert export.main([str(run)]) == 0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +64,13 @@ def test_the_main_job_runs_from_another_folder_with_the_wheel_alone(wheel: Path,
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
-    def run(code: str, *words: str) -> str:
-        command = [str(python), "-c", code, *words]
-        done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert str(target) in run("import lpt; print(lpt.__file__)")
     words = ["trainer.max_steps=2", "data.train_limit=64", "indicators=none", "logger.mode=disabled", "compile=false"]
-    train = "import sys; from lpt.commands.train import main; sys.exit(main())"
-    assert "accuracy" in run(train, *words, "progress=false")
-    [made] = (elsewhere / "outputs").iterdir()
-    evaluate = "import sys; from lpt.commands.evaluate import main; sys.exit(main())"
-    assert "val/accuracy" in run(evaluate, f"outputs/{made.name}")
+    command = [str(python), "-c", COMMANDS, *words, "progress=false"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    where, trained, evaluated, exported = done.stdout.split("----")
+    assert str(target) in where and "accuracy" in trained and "val/accuracy" in evaluated
+    assert "weights as codes" in exported
 
 
 def test_lpt_needs_torch_alone() -> None:

@@ -7,7 +7,7 @@ base) is read in the config.json beside it, if there is one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,13 +144,13 @@ LLAMA = Layout(
 )  # fmt: skip
 
 
-def translated(model: nn.Module, theirs: State, config: Mapping[str, Any] | None, file: Any) -> State | None:
+def translated(model: nn.Module, theirs: State, config: Callable[[], Mapping[str, Any]], file: Any) -> State | None:
     """A state dict in one of these layouts as one of `model`; None if it is in none.
 
     Args:
         model: what is to take it.
         theirs: any state dict.
-        config: what config.json beside it says, None if there is none.
+        config: gives what config.json beside it says, asked for only where it matters.
         file: its name, for messages.
 
     Raises:
@@ -160,7 +160,7 @@ def translated(model: nn.Module, theirs: State, config: Mapping[str, Any] | None
     if layout is None:
         return None
     ours, odd = layout.renamed(theirs)
-    said = dict(config or {})
+    said = dict(config())
     said |= said.get("rope_parameters") or {}
     what = f"{file} holds a {layout.name} in Hugging Face's layout"
     if wrong := [*sorted(odd), *layout.unlike(said)]:

@@ -111,20 +111,28 @@ def load(model: nn.Module, path: str | Path) -> Path:
     file = find(path)
     saved = read(file)
     beside = file.parent / "config.json"
-    config = _json(beside) if beside.is_file() else None
-    ours = translated(model, _held(saved), config, file)
+    ours = translated(model, _held(saved), lambda: _json(beside) if beside.is_file() else {}, file)
     if ours is not None:
-        untold = (
-            "" if config else "; without a config.json beside it, its heads and epsilon are taken to be the model's"
-        )
-        print(f"{file}: in Hugging Face's layout; its weights are taken under lpt's names{untold}", file=sys.stderr)
+        print(f"{file}: in Hugging Face's layout; its weights are taken under lpt's names", file=sys.stderr)
+        if not beside.is_file():
+            print(f"without a config.json beside {file.name}, heads and epsilon are the model's", file=sys.stderr)
     fit(model, weights_of(saved, masters=True) if ours is None else dict(ours), file)
     return file
 
 
 def _held(saved: dict[str, Any]) -> dict[str, Tensor]:
-    """The state dict in what a file holds."""
-    return next((saved[key] for key in STATES if isinstance(saved.get(key), dict)), saved)
+    """The state dict in what a file holds.
+
+    Raises:
+        UserError: something in it is no tensor under a name.
+    """
+    state: dict[Any, Any] = next((saved[key] for key in STATES if isinstance(saved.get(key), dict)), saved)
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UserError(
+                f"{name!r} ({type(value).__name__}) is not of a state dict: give a file of tensors under their names"
+            )
+    return state
 
 
 def _json(path: Path) -> dict[str, Any]:
