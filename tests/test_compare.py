@@ -196,3 +196,15 @@ def test_recipes_are_compared_by_their_names(tmp_path, capsys):
     assert "Validation accuracy by recipe\n" in out and "difference to fp32 [95 %]" in out and "products" not in out
     assert compare([str(tmp_path)]) == 0
     assert "by recipe, optimizer.lr" in capsys.readouterr().out
+
+
+def test_parts_that_are_there_or_not_are_one_column(tmp_path: Path) -> None:
+    """Indicators, of which each has a class and keys of its own."""
+    flips = {"_target_": "lpt.callbacks.flips.Flips", "every": 20, "per_layer": True}
+    run(tmp_path / "a", 0, 0.5, indicators=None, variant=None)
+    run(tmp_path / "b", 0, 0.6, indicators={"flips": flips, "angles": {"_target_": "x.Angles", "every": 100}})
+    run(tmp_path / "c", 0, 0.7, indicators={"flips": {**flips, "every": 5}})
+    every = [read(path) for path in find([str(tmp_path)])]
+    labels = [group.labels for group in grouped(every)]
+    assert [one["indicators"] for one in labels] == ["none", "angles, flips", "flips"]
+    assert list(labels[0]) == ["indicators"] and len(where(every, ["variant=null"])) == 1

@@ -153,9 +153,12 @@ def _recipes(groups: Sequence[Group]) -> list[str]:
 
 
 def _choice(part: str, group: Group) -> str:
-    """What people call a group's choice of settings: by summary.json, or by the class that it names."""
+    """What people call a group's choice of settings: by summary.json, by the class that it names, or by its parts."""
     if part in CHOICES:
         return str(group.results[0].summary.get(part, ABSENT))
+    if not {part, f"{part}._target_"} & group.settings.keys():  # indicators, of which each has a class
+        inside = [key.split(".")[1] for key in group.settings if key.startswith(f"{part}.") and key.count(".") > 1]
+        return ", ".join(dict.fromkeys(inside)) or ABSENT
     target = group.settings.get(part, group.settings.get(f"{part}._target_"))
     return spelt(target).rpartition(".")[2] if isinstance(target, str) else spelt(target)
 
@@ -218,4 +221,4 @@ def _holds(value: Any, sign: str, wanted: str) -> bool:
             return sign == "!="
     if sign not in ("=", "!="):
         return False
-    return COMPARE[sign](spelt(value), wanted)
+    return COMPARE[sign](spelt(value), ABSENT if value is None and wanted == "null" else wanted)

@@ -64,7 +64,9 @@ class Maker:
         except Exception as error:
             if absent(error) or not (odd or isinstance(error, MISTAKES)):
                 raise
-            own = odd is None or f"{odd}=" in str(error)  # a constructor's own words say more than a type
+            # A constructor's own words say more than a type, and so they do of what stands in a list.
+            listed = isinstance(error, ValueError) and isinstance(known.values.get(str(odd)), list)
+            own = odd is None or listed or f"{odd}=" in str(error)
             raise UserError(known.by_key(error) if own else known.valid(str(odd))) from error
         if odd:
             raise UserError(known.valid(odd))
