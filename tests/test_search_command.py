@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from running import TINY
 from scipy import stats
 
+import lpt
+from lpt.report.sections import read
 from lpt.reproductions import correlation
+from lpt.reproductions.indicators import scheme
 from lpt.runs.run import main
 from lpt.runs.searching import rank
 from lpt.search import Probe
@@ -78,11 +82,43 @@ def test_a_search_trains_measures_and_typed_again_prints(
     assert "another model" in capfd.readouterr().err
 
 
+def test_block_formats_and_a_suggestion_that_a_training_takes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    slots = ("candidates=[mxfp4,{element: fp134, block: 16},recipe:tetrajet]", "menu=[mxfp4,mxfp8_e4m3]", "budget=6")
+    few = (*TINY, "indicators=none", "batches=3", "top=2", "layers=0", "systematic=2", "slots=1")
+    assert search(tmp_path, *slots, small=few) == 0
+    out = capfd.readouterr().out
+    assert "what turns the gradient most" in out and "suggested: the least angle at 6 bits" in out
+    assert "--config-dir" in out and "noise to signal" in out
+    folder = found(tmp_path, "search-resnet8-digits-race-")
+    assert {"slots.png", "mixed.png", "bits.png", "slots.json"} <= {path.name for path in folder.iterdir()}
+    rows = list(csv.DictReader((folder / "ranking.csv").read_text().splitlines()))
+    assert {row["name"] for row in rows} == {"mxfp4", "fp134/16/e8m0/floor", "recipe:tetrajet"}
+    section = read(folder)
+    assert section.tables[0].title.startswith("Suggested assignment") and not section.warnings
+    assert {"slots", "mixed", "bits"} <= {figure.file for figure in section.figures}
+    suggested = yaml.safe_load((folder / "conf" / "products" / "suggested.yaml").read_text())
+    assert lpt.Products(**suggested).asked
+    before, sys.argv = sys.argv, [
+        "train.py", "--config-dir", str(folder / "conf"), "products=suggested", *TINY, "weights=fp32", "format=fp32",
+        "indicators=none", "trainer.max_steps=2", "compile=false", f"paths.outputs={tmp_path / 'trained'}",
+    ]  # fmt: skip
+    try:
+        assert main() == 0
+    finally:
+        sys.argv = before
+    assert search(tmp_path, *slots, "budget=2", small=few) == 2
+    assert "below the cheapest" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [("formats=[]", "empty"), ("formats=[fp199]", "fp199"), ("batches=1", "from 2 upward"), ("method=fast", "race"),
      ("by=all", "error, activation, both"), ("batch_size=0", "batch_size=0"), ("checkpoint=/nowhere", "no checkpoint"),
-     ("batch_size=5000", "batch"), ("metod=race", "Did you mean method"), ("top=x", "top='x'")],
+     ("batch_size=5000", "batch"), ("metod=race", "Did you mean method"), ("top=x", "top='x'"),
+     ("candidates=[recipe:tetra]", "nearest is"), ("menu=[mxfp4]", "two formats"), ("bound=3", "menu="),
+     ("candidates=blocks4", "not a list")],
 )  # fmt: skip
 def test_mistakes_end_with_2_before_anything_is_written(
     tmp_path: Path, override: str, said: str, capfd: pytest.CaptureFixture[str]
@@ -103,3 +139,12 @@ def test_bootstrap_of_spearmans_correlation() -> None:
     assert whole == pytest.approx(stats.spearmanr(x, results.mean(1)).statistic)
     assert low < whole < high and 0.02 < high - low < 0.4
     assert correlation.bootstrap(-x, results)[0] == pytest.approx(-whole)
+
+
+def test_the_arms_of_the_table_are_candidates_of_the_search() -> None:
+    plan = correlation.Plan.read("correlation", "cpu")
+    made = {arm: scheme(arm, text) for arm, text in plan.arms.items() if arm != "FP32"}
+    assert len(made) >= 24 and sum(each.products is not None for each in made.values()) >= 12
+    assert made["fp134"].activation == lpt.formats.get("fp134") and made["mxfp4"].format == lpt.formats.get("mxfp4")
+    assert made["nvfp4 random errors"].random and not made["nvfp4"].random
+    assert all(each.name == arm for arm, each in made.items())

@@ -35,7 +35,7 @@ def figures(ranking: Ranking) -> list[Figure]:
     if ranking.parts:
         several = len(ranking.parts) > 1
         series = [
-            Series(slot, list(parts.size), [parts.angle(product, slot) for product in parts.size],
+            Series(slot, list(parts.size), [_shown(parts.angle(product, slot)) for product in parts.size],
                    choice=name if several else None)
             for name, parts in ranking.parts.items() for slot in SLOTS
         ]  # fmt: skip
@@ -45,6 +45,11 @@ def figures(ranking: Ranking) -> list[Figure]:
     if ranking.suggestion is not None:
         made.append(_mixed(ranking.suggestion))
     return made
+
+
+def _shown(angle: float | None) -> float | None:
+    """Nothing where there is nothing to tell: the first layer's input has no gradient, or values are on the grid."""
+    return None if angle is None or angle < 0.001 else angle
 
 
 def _mixed(made: Any) -> Figure:

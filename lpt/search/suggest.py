@@ -1,19 +1,19 @@
 """A mixed assignment: for each slot of each product one of a few formats, as cheap or as good as it can be.
 
-What each choice does to the gradient is measured alone (`parts`), the choice of all is a knapsack over the sums of
-costs and of losses (`knapsack`), and what comes out is measured as a whole, beside each of the formats by itself.
+What each choice does to the gradient is measured alone (`parts`). The losses of one format are scaled so that their
+sum is what it does everywhere; the choice of all is a knapsack over sums of costs and of losses (`knapsack`). What
+comes out is measured as a whole, beside each format by itself, and gives way to one of these that is as cheap and
+better.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..dataflow import Hadamard, Products, Slot
-from ..dataflow.delayed import Delayed
+from ..dataflow import Products
 from ..dataflow.slots import SLOTS
 from ..formats import Format
 from .candidates import Candidate, CandidateSpec, bits_of, of_slots, resolve, uniform
@@ -21,6 +21,7 @@ from .cost import Priced
 from .knapsack import Front, front
 from .parts import Parts, loss_of, parts, total
 from .probe import Probe, angle_of
+from .spelling import products_of
 
 SPEND = ("bits", "hardware")
 TRIES = 6  # measurements of a mixture until its angle is below a bound
@@ -120,40 +121,61 @@ def suggest(
             f"menu: fewer than two of {', '.join(c.name for c in menu)} have a price: spend=bits needs none"
         )
     menu = [menu[i] for i in usable]
-    options = [[group[i] for i in usable] for group in groups]
-    found = front(options)  # type: ignore[arg-type]
+    alone = [_angle(probe, batches, each) for each in menu]
+    options = _scaled([[group[i] for group in groups] for i in usable], alone)
+    found = front(options)
     scale = len(places) / (len(SLOTS) * len(size))
-    uniforms = sorted(
-        (Mixed(c.name, _angle(probe, batches, c), math.fsum(g[i][0] for g in options) / scale)  # type: ignore[index]
-         for i, c in enumerate(menu)), key=lambda m: m.cost,
-    )  # fmt: skip
+    uniforms = [
+        Mixed(each.name, angle, math.fsum(group[i][0] for group in options) / scale)
+        for i, (each, angle) in enumerate(zip(menu, alone, strict=True))
+    ]
 
-    def mixture(state: int) -> tuple[Candidate, dict[str, dict[str, str]]]:
+    def mixture(choice: Sequence[int]) -> tuple[Candidate, dict[str, dict[str, str]]]:
         chosen: dict[str, dict[str, str]] = {}
-        for (product, slot), option in zip(places, found.choices[state], strict=True):
+        for (product, slot), option in zip(places, choice, strict=True):
             chosen.setdefault(product, {})[slot] = menu[option].name
         each = Candidate("mixed", products=Products(**products_of(chosen, menu)))
         probe.sites.add(each)  # type: ignore[union-attr]
         return each, chosen
 
-    def angle(state: int) -> float:
-        return _angle(probe, batches, mixture(state)[0])
+    def angle_at(state: int) -> float:
+        return _angle(probe, batches, mixture(found.choices[state])[0])
 
     if bound is None:
-        middle = (uniforms[0].cost + uniforms[-1].cost) / 2 if budget is None else budget
-        state = found.best(middle * scale)
+        costs = [each.cost for each in uniforms]
+        middle = (min(costs) + max(costs)) / 2 if budget is None else budget
+        state = found.best(middle * scale * (1 + 1e-9))
         if state is None:
-            raise ValueError(f"budget={middle:g} is below the cheapest of the menu, {uniforms[0].cost:.4g} ({spend})")
-        asked = f"the least angle at {middle:.4g} {spend}"
+            raise ValueError(f"budget={middle:g} is below the cheapest of the menu, {min(costs):.4g} ({spend})")
+        asked, rivals = f"the least angle at {middle:.4g} {spend}", [u for u in uniforms if u.cost <= middle]
     else:
-        state, asked = _within(found, bound, angle), f"the fewest {spend} within {bound:g} degrees"
-    each, chosen = mixture(state)
+        state, asked = _within(found, bound, angle_at), f"the fewest {spend} within {bound:g} degrees"
+        rivals = [each for each in uniforms if each.angle <= bound]
+    mixed = Mixed("mixed", angle_at(state), float(found.costs[state]) / scale)
+    choice, predicted = list(found.choices[state]), total([float(found.losses[state])])
+    for each in rivals:
+        if (each.angle, each.cost) < (mixed.angle, mixed.cost) if bound is None else each.cost < mixed.cost:
+            mixed, predicted = Mixed("mixed", each.angle, each.cost), each.angle
+            choice = [uniforms.index(each)] * len(places)
+    chosen = mixture(choice)[1]
+    if len({name for own in chosen.values() for name in own.values()}) == 1:
+        asked += f"; no mixture that was measured beats {menu[choice[0]].name} everywhere"
     curve = [(float(c) / scale, total([float(loss)])) for c, loss in zip(found.costs, found.losses, strict=True)]
-    mixed = Mixed("mixed", _angle(probe, batches, each), float(found.costs[state]) / scale)
     return Suggestion(
-        chosen, mixed, total([float(found.losses[state])]), uniforms, products_of(chosen, menu), spend, asked,
+        chosen, mixed, predicted, sorted(uniforms, key=lambda each: each.cost), products_of(chosen, menu), spend, asked,
         curve[:: max(1, len(curve) // 200)],
     )  # fmt: skip
+
+
+def _scaled(options: Sequence[Sequence[Any]], angles: Sequence[float]) -> list[list[tuple[float, float]]]:
+    """From [format][place] to [place][format], the losses of each format summing to what its angle everywhere says."""
+    found: list[list[tuple[float, float]]] = [[] for _ in options[0]]
+    for own, angle in zip(options, angles, strict=True):
+        sum_of_parts = math.fsum(loss for _, loss in own)
+        factor = min(loss_of(angle), 1e6) / sum_of_parts if sum_of_parts > 0 else 1.0
+        for place, (cost, loss) in zip(found, own, strict=True):
+            place.append((cost, loss * factor))
+    return found
 
 
 def _within(found: Front, bound: float, angle: Callable[[int], float]) -> int:
@@ -198,34 +220,3 @@ def _option(
             return None
         cost = priced.total
     return share * cost, own.loss.get(product, {}).get(slot, 0.0)
-
-
-def products_of(chosen: Mapping[str, Mapping[str, str]], menu: Sequence[Candidate]) -> dict[str, Any]:
-    """What `Products` takes: for each slot what most products have, and a rule for each product that differs."""
-    by_name = {each.name: each.slots for each in menu}
-    usual = {s: Counter(own[s] for own in chosen.values() if s in own).most_common(1)[0][0] for s in SLOTS}
-    rules = []
-    for product, own in chosen.items():
-        differ = {slot: spelt(by_name[name][slot]) for slot, name in own.items() if name != usual[slot]}
-        if differ:
-            rules.append({"pattern": product, **differ})
-    return {**{slot: spelt(by_name[name][slot]) for slot, name in usual.items()}, "rules": rules}
-
-
-def spelt(slot: Slot | None) -> Any:
-    """As a configuration says it: a format's name, or a mapping of what is not as usual."""
-    if slot is None or not slot.rounds:
-        return None
-    plain = Slot(slot.grid)
-    found: dict[str, Any] = {"format": slot.grid.name}
-    for each in fields(Slot)[1:]:
-        value = getattr(slot, each.name)
-        if value != getattr(plain, each.name):
-            found[each.name] = _plain(value)
-    return found["format"] if len(found) == 1 else found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Format):
-        return value.name
-    return asdict(value) if isinstance(value, (Hadamard, Delayed)) else value
