@@ -107,6 +107,14 @@ class Holding:
         """
         self._members.meet(optimizer)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the model has quantized weights of its own, which have yet to see an optimizer."""
+        return {key: value for key, value in self.__dict__.items() if key != "_admitted"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._admitted = WeakKeyDictionary()
+
     # -- flips --------------------------------------------------------------------------------------------------------
 
     def flips(self) -> Tensor:

@@ -8,7 +8,6 @@ quantized weight from the new master and the previous quantized weight.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -223,14 +222,6 @@ class QuantizedWeights(Holding):
         if self._learned is not None:
             self._learned.drop()
         self.remedy.end()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy of the model has quantized weights of its own, which have yet to see an optimizer."""
-        return {key: value for key, value in self.__dict__.items() if key != "_admitted"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._admitted = WeakKeyDictionary()
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
