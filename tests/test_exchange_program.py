@@ -116,3 +116,11 @@ def test_what_cannot_be_traced_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot trace this network: .*to=FILE.safetensors") as told:
         to_program(file, [torch.ones(2, 4)], to=tmp_path / "m.pt2", model=Branching())
     assert "\n" not in str(told.value) and not (tmp_path / "m.pt2").exists()
+
+
+def test_a_file_that_cannot_be_written_is_an_oserror(tmp_path: Path) -> None:
+    export(nn.Linear(4, 2), to=tmp_path / "m.safetensors")
+    with pytest.raises(OSError, match="no_such"):
+        to_program(
+            tmp_path / "m.safetensors", [torch.ones(2, 4)], to=tmp_path / "no_such" / "m.pt2", model=nn.Linear(4, 2)
+        )

@@ -7,6 +7,7 @@ format leaves, and what the program computes are the same operators on the same 
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -38,11 +39,14 @@ def to_program(file: str | Path, inputs: Sequence[Tensor], *, to: str | Path, mo
 
     Raises:
         UserError: the network cannot be traced; nothing is written.
+        OSError: the file cannot be written.
     """
     told, _ = read(file)
     plain = load_exported(file, model, codes=True)
     program = traced(plain, tuple(inputs))
-    torch.export.save(program, to, extra_files={SAID: json.dumps(told)})
+    whole = io.BytesIO()
+    torch.export.save(program, whole, extra_files={SAID: json.dumps(told)})
+    Path(to).write_bytes(whole.getvalue())  # which, unlike torch's writer, raises an OSError where it cannot
     return program
 
 
