@@ -5,7 +5,8 @@ rounding. `spec` is what is asked for, `attach` puts it on a model, `flow` is th
 and a first pass (`tracing`) where Edges stand, `scales` moves their scales, `saving` and `changes` keep to a model's
 names. `audit` proves by value what `coverage` tells as a table; both are imported when they are asked for. `ops` is
 arithmetic as modules.
-Of products, `slots` is what is asked for, `attach_products` puts it on a model, `product` is the autograd function.
+Of products, `slots` is what is asked for, `attach_products` puts it on a model (`choosing` says where), `product` is
+the autograd function.
 `unit` gives a model weights of variance 1 and fixed factors in place of scales.
 """
 

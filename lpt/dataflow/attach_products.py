@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..weights.sharded import refuse_sharded
+from .choosing import check, left_out, products_of
 from .delayed import History
-from .kinds import Convolution, Kind
-from .multiplying import Multiplying, kind_of
+from .kinds import Convolution
+from .multiplying import Multiplying
 from .outside import outside
 from .placing import rank
 from .product import Product
-from .roles import HIDES_PRODUCTS
-from .slots import PRODUCTS, Accumulate, Products, Slot
+from .slots import Products
 from .switching import HANDLE, Switches
 from .tabulating import Shares, tabulated
 
@@ -37,11 +34,8 @@ class Multiplied:
     def __init__(self, model: nn.Module, products: Products) -> None:
         self.model, self.products, self.switches = model, products, Switches()
         self.rounding: dict[str, Multiplying] = {}
-        self.left_out: dict[str, str] = {}
-        found = _found(model, products.accumulate)  # type: ignore[arg-type]
-        self._check_patterns(found)
-        self._leave(found)
-        self._refuse_hidden()
+        found = products_of(model, products.accumulate)  # type: ignore[arg-type]
+        self.left_out = left_out(model, products, found)
         for name, (module, kind) in found.items():
             if name in self.left_out:
                 continue
@@ -54,7 +48,7 @@ class Multiplied:
             if not slots and products.accumulate is None:
                 self.left_out[name] = "fp32 by choice"
                 continue
-            _check(name, module, kind, slots)
+            check(name, module, kind, slots)
             product = Product(name, kind, slots, products, rank(), self.switches)
             self.rounding[name] = Multiplying(module, model, product)
         for multiplying in self.rounding.values():
@@ -152,59 +146,6 @@ class Multiplied:
     def _counted(self) -> Shares:
         return {name: found for name, m in self.rounding.items() if (found := m.product.shares())}
 
-    # -- what is left out, and what is refused --------------------------------------------------------------------
-
-    def _check_patterns(self, found: Mapping[str, Any]) -> None:
-        names = [name for name, _ in self.model.named_modules()]
-        asked = [("skip", glob, names) for glob in self.products.skip]
-        asked += [("the rule's pattern", rule["pattern"], [*found]) for rule in self.products.rules]
-        for key, glob, valid in asked:
-            if not fnmatch.filter(valid, glob):
-                what = "module" if key == "skip" else "product"
-                raise ValueError(f"{key} {glob!r} matches no {what} of the model; there are {', '.join(found)}")
-
-    def _leave(self, found: Mapping[str, tuple[nn.Module, Kind]]) -> None:
-        for name, (module, kind) in found.items():
-            if any(fnmatch.fnmatchcase(name, glob) for glob in self.products.skip):
-                self.left_out[name] = "skip"
-            elif type(kind).__name__.lower() not in self.products.kinds:
-                self.left_out[name] = f"a {type(kind).__name__.lower()}, by choice of kinds"
-            elif _own_forward(module):
-                self.left_out[name] = "has a forward of its own"
-        weighted = [name for name, (module, _) in found.items() if getattr(module, "weight", None) is not None]
-        last = [*getattr(self.model, "last_products", weighted[-1:])]
-        first = self.products.first
-        kept = any(isinstance(m, nn.Embedding) for m in self._before(weighted)) if first == "unembedded" else first
-        for names, stays, why in ((weighted[:1], kept, "first"), (last, self.products.last, "last")):
-            for name in names if not stays else ():
-                self.left_out.setdefault(name, f"the {why} product, by choice")
-        rest = [name for name in weighted if name not in self.left_out]
-        for names, share, why in (
-            (rest, self.products.skip_first, "first"),
-            (rest[::-1], self.products.skip_last, "last"),
-        ):
-            count = math.ceil(share * len(rest)) if share < 1 else int(share)
-            for name in names[:count]:
-                self.left_out[name] = f"one of the {why} {count}, by choice"
-
-    def _before(self, weighted: Sequence[str]) -> Iterator[nn.Module]:
-        for name, module in self.model.named_modules():
-            if weighted[:1] == [name]:
-                return
-            yield module
-
-    def _refuse_hidden(self) -> None:
-        skip = self.products.skip
-        for name, module in self.model.named_modules():
-            if isinstance(module, HIDES_PRODUCTS):
-                if not any(fnmatch.fnmatchcase(name, glob) for glob in skip):
-                    raise ValueError(
-                        f"{name or 'the model'} is a {type(module).__name__}, whose products are inside one fused "
-                        "call: lpt.models.visible_(model, x) spells out attention; or leave it in full precision by "
-                        f"skip=[{name!r}]"
-                    )
-                self.left_out[name] = "skip"
-
 
 def attach_products_(model: nn.Module, products: Products) -> Multiplied:
     """Round the operands of the model's products, in place; parameters, names and the state dict stay as they are.
@@ -230,56 +171,6 @@ def attach_products_(model: nn.Module, products: Products) -> Multiplied:
     handle = Multiplied(model, products)
     model.__dict__[HANDLE] = handle
     return handle
-
-
-def _found(model: nn.Module, accumulate: Accumulate | None) -> dict[str, tuple[nn.Module, Kind]]:
-    """The modules that are products, those inside of modules that hide theirs left out."""
-    found: dict[str, tuple[nn.Module, Kind]] = {}
-    hidden: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            raise ValueError(
-                f"{name or 'the model'} is a {type(module).__name__} whose shape is not known yet: run the model once "
-                "on a batch, then attach"
-            )
-        if isinstance(module, HIDES_PRODUCTS):
-            hidden.append(f"{name}." if name else "")
-            continue
-        kind = kind_of(module, accumulate)
-        if kind is not None and not any(name.startswith(prefix) for prefix in hidden):
-            found[name] = module, kind
-    return found
-
-
-def _own_forward(module: nn.Module) -> bool:
-    """Whether the module's forward is another than that of torch's, or of ours, which it derives from."""
-    ours = ("torch.nn.modules.", "lpt.dataflow.ops")
-    own = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
-    return "forward" in vars(module) or not own.__module__.startswith(ours)
-
-
-def _check(name: str, module: nn.Module, kind: Kind, slots: Mapping[str, Slot]) -> None:
-    weight = module._parameters.get("weight")
-    idle = [slot for slot in PRODUCTS["wgrad"] if slot in slots]
-    if weight is not None and not weight.requires_grad and idle:
-        rule = ", ".join(f"{slot}: null" for slot in idle)
-        raise ValueError(
-            f"{' and '.join(idle)} of {name!r} have no effect, since its weight is frozen (requires_grad=False): leave "
-            f"them out by a rule {{pattern: {name}, {rule}}}"
-        )
-    if weight is None:
-        return
-    sums = kind.arranged("w", weight).shape
-    for product, features in (("forward", sums[-1]), ("dgrad", sums[-2])):
-        turns = [s.turn for n in PRODUCTS[product] if (s := slots.get(n)) and s.turn and s.turn.over == "sum"]
-        sizes = [turn.fitting(features) for turn in turns]
-        if sizes and features % sizes[0]:
-            group = " of a group" if isinstance(kind, Convolution) else ""
-            raise ValueError(
-                f"a Hadamard transform of size {sizes[0]} does not divide the {features} features{group} that "
-                f"{' and '.join(PRODUCTS[product])} of {name!r} are summed over: give another size by a rule, fit: "
-                "true for the largest that does, or leave the layer out by skip="
-            )
 
 
 @contextmanager
