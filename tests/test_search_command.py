@@ -17,7 +17,7 @@ from scipy import stats
 import lpt
 from lpt.report.sections import read
 from lpt.reproductions import correlation
-from lpt.reproductions.indicators import scheme
+from lpt.reproductions.indicators import NAMES, scheme
 from lpt.runs.run import main
 from lpt.runs.searching import rank
 from lpt.search import Probe
@@ -148,3 +148,30 @@ def test_the_arms_of_the_table_are_candidates_of_the_search() -> None:
     assert made["fp134"].activation == lpt.formats.get("fp134") and made["mxfp4"].format == lpt.formats.get("mxfp4")
     assert made["nvfp4 random errors"].random and not made["nvfp4"].random
     assert all(each.name == arm for arm, each in made.items())
+
+
+def test_a_table_is_made_of_the_schemes_whose_runs_are_done(tmp_path: Path) -> None:
+    """Of runs as they lie in folders, with what was measured beside them; and without what is not finished."""
+    arms = ["fp134", "int5", "mxfp4", "nvfp4", "log4"]
+    plan = correlation.Plan.read("correlation", "cpu", only={"models": ["ResNet-8"], "arms": arms})
+    runs = []
+    for i, arm in enumerate(["FP32", *arms]):
+        for seed in (0, 1):
+            path = tmp_path / f"{arm}-{seed}"
+            path.mkdir()
+            status = "running" if (arm, seed) == ("log4", 1) else "diverged" if arm == "int5" else "finished"
+            figures = {"val/loss": i + seed / 10, "train/loss": i, "val/accuracy": 1 - i / 10}
+            text = {"status": status, "seed": seed, "steps": 20, **(figures if status == "finished" else {})}
+            (path / "summary.json").write_text(json.dumps(text))
+            (path / "config.yaml").write_text(f"seed: {seed}\n")
+            (path / "metrics.csv").write_text(f"step,train/loss\n10,{i + 1}\n20,{i}\n")
+            runs.append(correlation.Run("config", (("model", "ResNet-8"), ("arm", arm)), seed, (), path))
+    whole = arms[:4]
+    key = {"schemes": whole, "batches": plan.options["batches"], "indicators": list(NAMES)}
+    values = {name: [1.0, 9.0, 3.0, 4.0] for name in NAMES}
+    (tmp_path / "FP32-0" / "indicators.json").write_text(json.dumps({"key": key, "values": values}))
+    made, figures, notes = correlation.make(plan, runs)
+    rows = {row[0]: row for row in made[0].rows}
+    assert rows["whole"][1].startswith("1.00") and rows["training for 20 steps"][1].startswith("0.40")
+    assert [row[0] for row in made[2].rows] == whole and len(figures) == 1
+    assert any("1 schemes are left out" in note for note in notes) and any("diverged" in note for note in notes)
