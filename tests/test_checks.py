@@ -45,7 +45,7 @@ def test_what_nobody_would_see_is_an_error_with_a_name(
 
 
 def test_off_does_not_look(tmp_path: Path) -> None:
-    spy = ("+indicators.spy._target_=spies.Sabotage", "+indicators.spy.what=weight", "trainer.max_steps=1")
+    spy = ("+indicators.spy._target_=spies.Sabotage", "+indicators.spy.what=edge", "trainer.max_steps=1")
     assert train(tmp_path, *spy, "model.width=4", "checks=off") == 0
 
 

@@ -71,7 +71,7 @@ def test_a_run_is_evaluated_with_other_products(outputs: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("products.x=mxpf4", "format, products or weights|products: "), ("products.skip=[layer9]", "matches no module"),
+    [("products.x=mxpf4", "products.x='mxpf4': unknown format"), ("products.skip=[layer9]", "matches no module"),
      ("products.first=3", "give true"), ("products=nvfp4 products.x.rounding=up", "is not one of nearest")],
 )  # fmt: skip
 def test_mistakes(given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def stands_for(name: Any) -> Any:
     file = CONF / "format" / f"{name}.yaml"
     if not isinstance(name, str) or "/" in name or "$" in name or not file.is_file():
         return name
-    content = yaml.load(file.read_text(encoding="utf-8"), Loader)
+    content = yaml.load(file.read_text(encoding="utf-8"), Loader)  # a SafeLoader, by libyaml if it is there
     if not isinstance(content, dict) or "value" not in content:
         raise UserError(f"{file} has no `value`: a format's name, a list of valid bits, or a _target_ with its keys")
     return name if content["value"] in ("???", name) else content["value"]

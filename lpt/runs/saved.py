@@ -95,7 +95,11 @@ def weights_of(saved: dict[str, Any], masters: bool) -> dict[str, Tensor]:
     if any(key.startswith(PREFIX) for key in state):
         state = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     if masters:
-        state = {**state, **callback_state(saved, "Quantization").get("weights", {}).get("masters", {})}
+        full = callback_state(saved, "Quantization").get("weights", {}).get("masters", {})
+        for one, other in _tied(state):  # a weight of two names has its master under one of them
+            if one in full or other in full:
+                full = {one: full.get(other), other: full.get(one), **full}
+        state = {**state, **full}
     return state
 
 
