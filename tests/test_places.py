@@ -28,8 +28,8 @@ from lpt import data
 from lpt.callbacks.loggers import wandb
 from lpt.data.lines import TextFolder
 from lpt.data.pixels import rgb, size_of
-from lpt.data.places import place
 from lpt.errors import UserError
+from lpt.places import place
 from lpt.runs import saved
 from lpt.runs.folder import LATER, run_name
 from lpt.runs.messages import as_override, quoted, readable

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..places import place
 from .base import ImageData
 from .images import Augment, Labelled, planes, splits_of, with_val
-from .places import place
 
 # torchvision's class, classes, shape, and what a user must put where
 SETS: dict[str, tuple[str, int, tuple[int, int, int], str]] = {

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..places import place
 from .base import ImageData, first
 from .base import held_out as held
 from .images import Augment, Normal, normal_of, normalise, splits_of
 from .pixels import rgb
-from .places import place
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 AREA = (0.08, 1.0)  # share of the image that a random crop covers: Szegedy et al. 2015, section 6

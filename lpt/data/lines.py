@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UserError
-from .places import place, text_of
+from ..places import place
+from .places import text_of
 from .sizes import read_text
 
 _OPEN: dict[str, Callable[..., Any]] = {"": Path.open, ".xz": lzma.open, ".gz": gzip.open}

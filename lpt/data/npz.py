@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..places import place
 from .base import ImageData
 from .images import Augment, Labelled, planes, splits_of, with_val
-from .places import place
 from .sizes import check_npz
 
 LAYOUT = (

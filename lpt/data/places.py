@@ -1,12 +1,8 @@
-"""Text files as people have them; `place` is for data sets, too."""
+"""Text files as people have them."""
 
 from __future__ import annotations
 
 import codecs
-
-from ..places import place
-
-__all__ = ["place", "text_of"]
 
 # How a file begins that says how it is encoded; without a mark it is UTF-8.
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

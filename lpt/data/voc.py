@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..places import place
 from .base import first
 from .detection import DetectionData, Scene, Scenes, Views
 from .folder import SUFFIXES
 from .images import normal_of
 from .pixels import size_of
-from .places import place, text_of
+from .places import text_of
 from .sizes import parsed
 
 LAYOUT = (
