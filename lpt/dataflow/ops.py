@@ -77,26 +77,19 @@ class ScaledDotProduct(nn.Module):
         enable_gqa: bool = False,
     ) -> Tensor:
         """(..., heads, l, d), (..., heads, s, d), (..., heads, s, e) -> (..., heads, l, e)."""
-        return self.with_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)[0]
-
-    def with_weights(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """`forward`, and the weights that the values were multiplied with: (..., heads, l, s)."""
         if enable_gqa:
             groups = query.shape[-3] // key.shape[-3]
             key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+        if is_causal:
+            attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+        return self.with_weights(query, key, value, attn_mask, scale)[0]
+
+    def with_weights(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, scale: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` of as many heads of each, and the weights that the values were multiplied with: (..., l, s)."""
         scores = self.scores(query, key.transpose(-2, -1))
         scores = self.scale(scores, query.shape[-1] ** -0.5 if scale is None else scale)
-        if is_causal:
-            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         blind = None
         if attn_mask is not None:
             boolean = attn_mask.dtype == torch.bool
