@@ -17,7 +17,7 @@ WHY = (
     "Weights and rules of rounding are the same; sums and normalizations are computed in other steps, so that a value "
     "at a rounding edge may go to its neighbour."
 )
-FUSED = "By default it fuses operators, and rounds biases to multiples of the product's unit."
+FUSED = "By default it fuses operators, and seems to round biases to multiples of the product's unit."
 
 
 def written(codes: Path, file: Path, task: Task, fresh: nn.Module | None) -> dict[str, Any]:
