@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import re
 import resource
 import subprocess
@@ -39,7 +40,7 @@ from lpt.benchmarks.arguments import check_machine, earlier
 from lpt.benchmarks.measuring import quartiles, timed
 from lpt.benchmarks.stepping import Stepping
 from lpt.execution.bf16 import ExactProducts
-from lpt.execution.heap import give_back, keep_freed_memory
+from lpt.execution.heap import LARGE_PAGES, give_back, keep_freed_memory
 from lpt.execution.packing import Packing
 from lpt.places import place
 from lpt.runs.terminal import show_anything
@@ -125,7 +126,10 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
     for variant in VARIANTS:
         command = [sys.executable, __file__, "--variant", variant, "--batch", args.batch, "--size", args.size]
         command += ["--rounds", args.rounds, "--threads", args.threads, "--device", args.device]
-        done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
+        own_pages = {} if variant == STOCK else LARGE_PAGES  # as in train.py, before the first tensor is made
+        done = subprocess.run(
+            [str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True, env=os.environ | own_pages
+        )
         found[variant] = own = json.loads(done.stdout.splitlines()[-1])
         own |= {f"{key}_ratio": value / found[STOCK][key] for key, value in list(own.items())}
         cells = [f"{own[key]:8.0f} {unit} ({own[key + '_ratio']:.2f})"

@@ -25,7 +25,7 @@ from ..formats.kernels import Library
 from .codes import decode, encode, fits_a_byte, mark_of
 from .heap import give_back
 
-FREED = 1 << 25  # bytes of values that are freed for codes, or decoded for a short while, before the heap is tidied
+FREED = 1 << 29  # bytes of values that are freed for codes, or decoded for a short while, before the heap is tidied
 
 
 class Packing:
