@@ -27,6 +27,7 @@ from .plan import Plan, Run
 RESAMPLES = 2000
 DONE = ("finished", "diverged")
 Array = NDArray[np.float64]
+Kinds = dict[str, NDArray[np.intp]]
 
 
 def make(plan: Plan, runs: Sequence[Run]) -> Made:
@@ -50,7 +51,7 @@ def make(plan: Plan, runs: Sequence[Run]) -> Made:
             rows, plan.options.get("short", [])
         )
         name = f"{model}: " if len(plan.models) > 1 else ""
-        made += [*report(found, trainings, name), _values(schemes, found, trainings, name)]
+        made += [*report(found, trainings, name, _kinds(schemes)), _values(schemes, found, trainings, name)]
         figures.append(_figure(model, schemes, found, trainings["val/loss"].mean(1)))
         text = (
             f"{model}: {len(rows)} schemes, {plan.seeds} seeds each; angles over {plan.options['batches']} mini-batches"
@@ -59,12 +60,15 @@ def make(plan: Plan, runs: Sequence[Run]) -> Made:
     return made, figures, notes
 
 
-def report(indicators: dict[str, Array], trainings: dict[str, Array], name: str = "") -> list[Table]:
-    """Spearman's correlations over all schemes and over the better half, each with a bootstrap interval of 95 %."""
+def report(
+    indicators: dict[str, Array], trainings: dict[str, Array], name: str = "", kinds: Kinds | None = None
+) -> list[Table]:
+    """Spearman's correlations, each with a bootstrap interval of 95 %: over all, the better half, and each kind."""
     formats = len(trainings["val/loss"])
     order = np.argsort(trainings["val/loss"].mean(1))
     made = []
-    for title, rows in (("all schemes", order), ("the better half by validation loss", order[: formats // 2])):
+    groups = {"all schemes": order, "the better half by validation loss": order[: formats // 2], **(kinds or {})}
+    for title, rows in groups.items():
         cells: list[list[Any]] = [
             [label, *(_cell(values[rows], trainings[result][rows]) for result in trainings)]
             for label, values in indicators.items()
@@ -78,6 +82,13 @@ def report(indicators: dict[str, Array], trainings: dict[str, Array], name: str 
         columns = ["indicator", *trainings]
         made.append(Table(f"{name}Spearman's correlation, {title} ({len(rows)})", columns, cells, said))
     return made
+
+
+def _kinds(schemes: Sequence[Candidate]) -> Kinds:
+    """Which are formats with one scale a tensor, and which are blocks; none where all are of one kind."""
+    blocks = np.array([each.products is not None for each in schemes])
+    kinds = {"one scale a tensor": np.flatnonzero(~blocks), "blocks in products": np.flatnonzero(blocks)}
+    return kinds if min(map(len, kinds.values())) >= 3 else {}
 
 
 def _whole(row: Row, seeds: int) -> bool:
@@ -140,6 +151,8 @@ def _spearman(a: Array, b: Array) -> Array:
 
 
 def _cell(indicator: Array, results: Array) -> str:
+    if len(set(indicator.tolist())) < 2:  # none of these schemes has any noise, say: there is nothing to rank by
+        return "-"
     whole, low, high = bootstrap(indicator, results)
     return f"{whole:.2f} [{low:.2f}, {high:.2f}]"
 
