@@ -27,7 +27,10 @@ GIVEN = {
     ("format", "custom"): ["format.value=[5,4,4,3,2,1]"],
     ("products", "stochastic_errors"): ["products.value=mxfp4"],
     ("weights", "custom"): ["weights.scheme=hysteresis", "weights.format=int3", "weights.width=0.5"],
-    **{("remedy", name): ["weights=int4"] for name in ("q_ema", "rate_hysteresis", "drift_hysteresis", "debounce")},
+    **{
+        ("remedy", name): ["weights=int4"]
+        for name in ("q_ema", "rate_hysteresis", "drift_hysteresis", "debounce", "settling")
+    },
     ("model", "timm"): ["model.name=resnet10t"],
     ("model", "torchvision"): ["model.name=resnet34"],
 }

@@ -91,6 +91,14 @@ class Slow:
             return wanted
         return kept
 
+    def settling(self, w, near, dial):
+        n = dial - 4
+        if n < 1:
+            return near(w)[2]
+        share = max(F(1) / F(n), F(1) - F(1 / dial))
+        self.average = w if share == 1 else F(self.average + F(F(w - self.average) * share))
+        return near(self.average)[2]
+
 
 def near(format, master, scale, i):
     """x -> the levels at or below, at or above, and nearest to x on the grid of weight i."""
@@ -109,6 +117,7 @@ CHOOSERS = {
     "rate_hysteresis": lpt.weights.RateHysteresis(),
     "drift_hysteresis": lpt.weights.DriftHysteresis(decay=0.75),
     "debounce": lpt.weights.Debounce(patience=3),
+    "settling": lpt.weights.Settling(after=0.04),
 }
 
 
@@ -143,6 +152,27 @@ def test_choosers_follow_slow_ones_on_walks_with_moving_scales(name, spec, size,
             one.q = getattr(one, name)(F(master[0, i]), near(format, master, scale, i), step)
             wanted.append(one.q)
         assert np.array_equal(np.array(wanted, dtype=F), quantized[0].numpy())
+
+
+@pytest.mark.parametrize("inner", ["int4", "int4_hyst", "mxfp4"])
+def test_at_a_rate_that_stays_weights_settle_on_the_mean(inner):
+    """Before, the scheme's own levels; from half of 24 steps on, those nearest to the mean of the masters since."""
+    plain = [{k: p.detach().clone() for k, p in w.params.items()} for w, _ in walk(None, inner, 24)]
+    since: dict[str, list] = {}
+    away = 0
+    for step, (weights, _) in enumerate(walk(lpt.weights.Settling(after=0.5), inner, 24)):
+        weights.grids = dict(weights.scales)
+        for key, p in weights.params.items():
+            if step < 12:
+                assert torch.equal(p, plain[step][key])
+                continue
+            since.setdefault(key, []).append(weights.masters[key].clone())
+            mean = torch.stack(since[key]).mean(0)
+            off = p != on_grid(weights, key, mean, "round")
+            middle = (on_grid(weights, key, mean, "floor") + on_grid(weights, key, mean, "ceil")) / 2
+            assert not (off & ((mean - middle).abs() > 1e-5)).any()
+            away += int((p != on_grid(weights, key, weights.masters[key], "round")).sum())
+    assert away > 0
 
 
 # -- around the step ---------------------------------------------------------------------------------------------------
@@ -324,7 +354,7 @@ def test_other_parameters_keep_the_rate_of_the_schedule():
 
 QUICK = {"freezing": {"after": 0.0, "momentum": 0.3, "first": 0.2, "last": 0.2}, "dampening": {"after": 0.0},
          "q_ramping": {"every": 7, "track": 2, "threshold": 0.01}, "oscireset": {"every": 3, "track": 2, "after": 0.0},
-         "debounce": {"patience": 2}, "q_ema": {"start": 2}}  # fmt: skip
+         "debounce": {"patience": 2}, "q_ema": {"start": 2}, "settling": {"after": 0.0}}  # fmt: skip
 
 
 def trained(name, spec, steps, optimizer="AdamW"):
@@ -397,7 +427,7 @@ def test_what_does_not_go_together_is_told():
         with pytest.raises(ValueError, match="remedy for quantized weights, and these are in fp32"):
             lpt.attach_weights_(model, opt, "fp32", remedy=remedy(name), steps=9)
     for name in CHOOSERS:
-        if name != "freezing":
+        if name not in ("freezing", "settling"):  # which go with hysteresis, too
             with pytest.raises(ValueError, match=r"and so does Hysteresis.* such as weights=log4"):
                 lpt.attach_weights_(model, opt, "log4_hyst", remedy=remedy(name))
     with pytest.raises(ValueError, match="is no lpt"):

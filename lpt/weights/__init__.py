@@ -10,7 +10,7 @@ from other trained tensors.
 """
 
 from .attach import attach_weights_
-from .choosers import Debounce, DriftHysteresis, Freezing, QEma, RateHysteresis
+from .choosers import Debounce, DriftHysteresis, Freezing, QEma, RateHysteresis, Settling
 from .gradients import EWGS, Dampening, StableQAT
 from .masters import QuantizedWeights
 from .ratios import OsciReset, QRamping
@@ -35,6 +35,7 @@ __all__ = [
     "RateHysteresis",
     "Remedy",
     "Scheme",
+    "Settling",
     "ShiftAndSign",
     "StableQAT",
     "Stochastic",

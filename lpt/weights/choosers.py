@@ -1,6 +1,6 @@
 """Rules for the next level that remember: averages, reversals, waiting. Each is a `Chooser` and so a remedy, too.
 
-Besides those of others, three of our own: `RateHysteresis`, `DriftHysteresis`, `Debounce`.
+Besides those of others, four of our own: `RateHysteresis`, `DriftHysteresis`, `Debounce`, `Settling`.
 """
 
 from __future__ import annotations
@@ -184,3 +184,45 @@ class Debounce(Chooser):
         moves = waiting >= self.patience
         waited.copy_(torch.where(moves, 0, waiting).to(torch.uint8))
         return torch.where(moves, wanted, kept)
+
+
+class Settling(Chooser):
+    """In the last part of the training the level nearest to a mean of the master, which stands in for a falling rate.
+
+    From step n = 1 of that part on: mean <- mean + max(1 / n, 1 - rate / largest rate) (master - mean). At a rate that
+    stays, the mean is of all these steps, and weights flicker ever less; where the rate is down it is the master.
+
+    Args:
+        after: share of the training before which the scheme of the weights, nearest or hysteresis, chooses the level.
+    """
+
+    source = "ours"
+    certainty = "own"
+    follows = True
+    over = (Nearest, Stochastic, Hysteresis)
+
+    def __init__(self, after: float = 0.75) -> None:
+        check_share("after", after)
+        self.after = after
+
+    def begin(self, master: Tensor, quantized: Tensor) -> State:
+        return {
+            "mean": master.clone(),
+            "share": torch.ones((), device=master.device),
+            "steps": torch.zeros((), device=master.device),
+            "peak": torch.zeros((), device=master.device),
+        }
+
+    def dial(self, state: State, moment: Moment, rate: float) -> None:
+        state["peak"].clamp_(min=rate)
+        state["steps"].add_(moment.share >= self.after)
+        fallen = 1 - rate / state["peak"].clamp(min=torch.finfo(torch.float32).tiny)
+        state["share"].copy_(torch.maximum(1 / state["steps"].clamp(min=1), fallen))
+
+    def __call__(self, master: Tensor, previous: Tensor, scale: Tensor, key: Tensor | None, *state: Tensor) -> Tensor:
+        mean, share, steps, _ = state
+        mean = torch.where((steps > 0) & (share < 1), mean + (master - mean) * share, master)
+        settled = self.format.round(mean, scale=scale)
+        new = torch.where(steps > 0, settled, self.inner(master, previous, scale, key))
+        keep(state, (mean,))
+        return new

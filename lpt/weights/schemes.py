@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import formats
-from .choosers import Debounce, DriftHysteresis, Freezing, QEma, RateHysteresis
+from .choosers import Debounce, DriftHysteresis, Freezing, QEma, RateHysteresis, Settling
 from .remedy import Chooser
 from .rules import FormatSpec, Hysteresis, Nearest, Scheme, Stochastic
 
@@ -19,6 +19,7 @@ _KIND: dict[str, Any] = {
     "rate_hysteresis": RateHysteresis,
     "drift_hysteresis": DriftHysteresis,
     "debounce": Debounce,
+    "settling": Settling,
 }
 
 
@@ -28,8 +29,8 @@ def scheme(spec: str | Scheme, format: FormatSpec | None = None, width: float | 
     Args:
         spec: a format with nothing, `_hyst` or `_sr` behind it: "int8", "log4_hyst", "fp134_sr". Or, when `format`
             is given, "nearest", "stochastic", "hysteresis", or a chooser with state, as it is by default: "q_ema",
-            "freezing", "rate_hysteresis", "drift_hysteresis", "debounce". Or a Scheme, which is returned; `format` must
-            be its own.
+            "freezing", "rate_hysteresis", "drift_hysteresis", "debounce", "settling". Or a Scheme, which is returned;
+            `format` must be its own.
         format: as `lpt.formats.get` takes it.
         width: of hysteresis only; 1 if not given.
 
