@@ -86,7 +86,7 @@ def test_block_formats_and_a_suggestion_that_a_training_takes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     slots = ("candidates=[mxfp4,{element: fp134, block: 16},recipe:tetrajet]", "menu=[mxfp4,mxfp8_e4m3]", "budget=6")
-    few = (*TINY, "indicators=none", "batches=3", "top=2", "layers=0", "systematic=2", "slots=1")
+    few = (*TINY, "indicators=none", "batches=3", "top=2", "layers=0", "systematic=2", "slots=1", "logger.mode=offline")
     assert search(tmp_path, *slots, small=few) == 0
     out = capfd.readouterr().out
     assert "what turns the gradient most" in out and "suggested: the least angle at 6 bits" in out

@@ -212,7 +212,7 @@ def _to_wandb(logger: Any, ranking: Ranking, figures: list[Path], results: dict[
         return
     import wandb
 
-    records = [row.record() for row in ranking]
+    records = ranking.records()
     table = wandb.Table(columns=list(records[0]), data=[list(record.values()) for record in records])
     images = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
     logger.log_objects({"ranking": table, **images})

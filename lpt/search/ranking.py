@@ -151,11 +151,16 @@ class Ranking(Sequence[Row]):
         """The row of the format called `name`."""
         return next((row for row in self.rows if row.name == name), None)
 
-    def csv(self) -> str:
-        text = io.StringIO()
+    def records(self) -> list[dict[str, Any]]:
+        """All rows, each with the same entries in the same order; None where one was not measured."""
         records = [row.record() for row in self.rows]
         columns = [*COLUMNS, *(name for name in MORE if any(name in record for record in records))]
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        return [{name: record.get(name) for name in columns} for record in records]
+
+    def csv(self) -> str:
+        text = io.StringIO()
+        records = self.records()
+        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
         return text.getvalue()
