@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .figure import Figure, Series, Style, columns_of
+from .figure import DASHES, Figure, Series, Style, columns_of
 from .labels import Label
 
 Handles = dict[str, Any]
+HATCHES = dict(zip(DASHES, ("", "///", "...", "xxx"), strict=True))  # of bars, which have no dashes
 SHOWN = 150  # a heatmap of no more cells shows its numbers
 
 
@@ -81,8 +82,10 @@ def bars(figure: Figure, series: list[Series], axis: Any, style: Style, labels: 
     for i, one in enumerate(series):
         places = [columns.index(str(x)) + (i - (len(series) - 1) / 2) * width for x in one.x]
         errors = _errors(figure, one) if len(one.low) else None
+        colour, dash = style(one.label)
         handles[one.label] = axis.bar(
-            places, figure.values(one, "y"), width * 0.95, yerr=errors, color=style(one.label)[0],
+            places, figure.values(one, "y"), width * 0.95, yerr=errors, color=colour, hatch=HATCHES[dash],
+            edgecolor="white", linewidth=0,
             error_kw={"elinewidth": 0.9, "ecolor": "#444444"}, capsize=2,
         )  # fmt: skip
     scales(figure, axis)
