@@ -223,6 +223,26 @@ def test_a_compiled_gpt_with_edges_and_products() -> None:
         assert a.equal(b)
 
 
+def test_a_graph_calls_the_kernels(tmp_path: Path) -> None:
+    """As operators that it does not look into: the bits of eager, random ones among them, over steps."""
+    found, library = [], Library(tmp_path, wait=True)
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(40, 24), nn.ReLU(), nn.Linear(24, 8))
+        handle = lpt.attach_products_(model, lpt.Products(x="mxfp4", wgrad_e=SR))
+        if compiled:
+            handle.switches.kernels = library
+            model.compile(backend="aot_eager", fullgraph=True)
+        for _ in range(2):
+            model.zero_grad()
+            y = model(torch.randn(6, 40))
+            y.square().sum().backward()
+            found.append([y.detach(), *(p.grad for p in model.parameters())])
+    assert library.loaded and library.why_not == ""
+    for plain, own in zip(found[:2], found[2:], strict=True):
+        assert all(a.equal(b) for a, b in zip(plain, own, strict=True))
+
+
 def test_a_search_sees_no_products() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))

@@ -25,7 +25,7 @@ class BlockStep(Stepping):
         batch: images; a GPT takes a sixteenth as many texts of 128 tokens.
         format: of all six slots; None leaves the products alone.
         kernels: round in compiled passes.
-        compile: the model is compiled.
+        compile: the model is compiled, and calls those passes.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class BlockStep(Stepping):
         super().__init__(model.to(device), rate=0.01)
         if format is not None:
             handle = attach_products_(self.model, Products(**dict.fromkeys(SLOTS, format)))  # type: ignore[arg-type]
-            handle.switches.kernels = Library(wait=True) if kernels else None
+            handle.switches.kernels = Library(wait=True) if kernels or compile else None
         if gpt:
             text = torch.randint(TOKENS, (max(1, batch // 16), CONTEXT + 1), device=device)
             self.x, self.y = text[:, :-1], text[:, 1:]

@@ -80,7 +80,7 @@ class Product:
         self._wide = {name for name, slot in self.slots.items() if slot.rounds and not fits_bfloat16(slot.grid)}
         self.shared = {b: a for b, a in pairs.items() if self._asks(a) == self._asks(b) is not None}
         self.plain = {
-            name: Rounding(slot, self.kind.over[name], self.rule, self.room)
+            name: Rounding(slot, self.kind, name, self.rule, self.room, self.switches)
             for name, slot in self.slots.items()
             if self.transforms[_OF[name]] is None and slot.turn is None and Rounding.takes(slot)
         }
@@ -103,7 +103,7 @@ class Product:
             return t
         if name in self.plain:
             at = self._laid(kind, name, t)
-            q = self.plain[name](at, self._key(name, keys), self.switches.kernels)
+            q = self.plain[name](at, self._key(name, keys))
             if self.switches.counting:
                 self._count(name, self.plain[name].counted(at, q))
             return at.back(q)

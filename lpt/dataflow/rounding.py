@@ -1,4 +1,4 @@
-"""One slot's rounding of one operand: in a pass over its memory, eagerly or by a kernel."""
+"""One slot's rounding of one operand: in a pass over its memory, eagerly or by a kernel, also within a graph."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from torch import Tensor
 
 from ..formats import Format
 from ..formats.block_codes import decoded, encoded, fits, packed, unpacked
-from ..formats.kernels import Library
+from ..formats.kernels import Fixed
+from ..formats.operators import operator
 from ..formats.scaling import to_scale_0
+from ..formats.shelf import Unkeyable
+from .kinds import Kind
 from .laying import Cut, Laid, cut
 from .slots import Slot
+from .switching import Switches
 
 # Rules by which a block's scale depends on its largest magnitude, and so on no zeros.
 BY_THE_LARGEST = ("floor", "even", "ceil", "rceil", "amax", "pow2", "inverse", "four_six", "four_six_mae")
@@ -24,13 +28,15 @@ class Rounding:
 
     Args:
         slot: it rounds.
-        over: what the product sums over (`Lay.along`).
+        kind, name: of the product, of the slot.
         rule, room: of a format with one scale a tensor.
+        switches: of the model's products, which may have kernels.
     """
 
-    def __init__(self, slot: Slot, over: str, rule: str, room: int) -> None:
+    def __init__(self, slot: Slot, kind: Kind, name: str, rule: str, room: int, switches: Switches) -> None:
         self.grid: Any = slot.grid
-        self.over, self.rule, self.room = over, rule, room
+        self.over, self.apart = kind.over[name], kind.apart
+        self.rule, self.room, self.switches = rule, room, switches
         self.codable = fits(self.grid)
 
     @staticmethod
@@ -41,15 +47,15 @@ class Rounding:
             return False
         return grid.block is None or (grid.lies == "" and grid.local and grid.rule in BY_THE_LARGEST)
 
-    def __call__(self, at: Laid, key: Tensor | None, kernels: Library | None) -> Tensor:
+    def __call__(self, at: Laid, key: Tensor | None) -> Tensor:
         """The operand rounded; as many elements in the same order."""
         y = at.y
         if y.numel() == 0:
             return y
         if self.grid.block is None:
-            return _run(kernels, in_one, (self.grid, self.rule, self.room), y.view(-1), key)
+            return self._run(y.view(-1), key, ())
         parts = self.cut(at)
-        return parts.joined(_run(kernels, in_blocks, (self.grid, parts.inner), parts.x, key, parts.inner))
+        return parts.joined(self._run(parts.x, key, parts.inner))
 
     def cut(self, at: Laid) -> Cut:
         return cut(at.y, at.lay, at.over, self.grid.block)
@@ -85,6 +91,41 @@ class Rounding:
     def _scale(self, y: Tensor) -> Tensor | int:
         return self.grid.scale_of(y, room=self.room, rule=self.rule).view(()) if self.grid.scaled else 0
 
+    def _run(self, x: Tensor, key: Tensor | None, inner: tuple[int, ...]) -> Tensor:
+        """x, rounded in blocks over `inner`: by a kernel into which their sizes are compiled, if there are kernels."""
+        kernels = self.switches.kernels
+        if kernels is None or any(x.shape[d] > LONGEST for d in inner):
+            return self._eagerly(x, key, inner)
+        if torch.compiler.is_compiling():
+            name = self._operator(inner) if self.apart and x.device.type == "cpu" else ""
+            made: Tensor = getattr(torch.ops.lpt, name)(x, key) if name else self._eagerly(x, key, inner)
+            return made
+        step, constants, fixed = self._definition(inner)
+        return kernels.kernel(step, *constants, fixed=fixed)(x, key)  # type: ignore[no-any-return]
+
+    def _eagerly(self, x: Tensor, key: Tensor | None, inner: tuple[int, ...]) -> Tensor:
+        step, constants, _ = self._definition(inner)
+        return step(*constants, x, key)  # type: ignore[no-any-return]
+
+    def _definition(self, inner: tuple[int, ...]) -> tuple[Any, tuple[Any, ...], Fixed]:
+        """A kernel's function and constants, and what is compiled in."""
+        if self.grid.block is None:
+            return in_one, (self.grid, self.rule, self.room), ()
+        return in_blocks, (self.grid, inner), tuple((0, d) for d in inner)
+
+    def _operator(self, inner: tuple[int, ...]) -> str:
+        """What a graph that is being traced calls in place of the definition; "" if it is to hold the definition."""
+        kernels = self.switches.kernels
+        if kernels is None or not kernels.ahead or torch.compiler.is_exporting():
+            return ""
+        step, constants, fixed = self._definition(inner)
+        try:
+            return operator(kernels.kernel(step, *constants, fixed=fixed))
+        except Unkeyable:
+            return ""
+
+    _operator._dynamo_marked_constant = True  # type: ignore[attr-defined]  # it is asked while torch.compile traces
+
 
 def in_blocks(format: Any, inner: tuple[int, ...], x: Tensor, key: Tensor | None) -> Tensor:
     """x in blocks that lie over the dimensions `inner`, rounded."""
@@ -95,16 +136,6 @@ def in_blocks(format: Any, inner: tuple[int, ...], x: Tensor, key: Tensor | None
 def in_one(format: Format, rule: str, room: int, x: Tensor, key: Tensor | None) -> Tensor:
     """x rounded at one scale, its own."""
     return format.round(x, format.scale_of(x, room=room, rule=rule) if format.scaled else 0, key)
-
-
-def _run(
-    kernels: Library | None, step: Any, constants: tuple[Any, ...], x: Tensor, key: Tensor | None,
-    inner: tuple[int, ...] = (),
-) -> Tensor:  # fmt: skip
-    """step(*constants, x, key): by a kernel into which the sizes of blocks are compiled, if there are kernels."""
-    if kernels is None or torch.compiler.is_compiling() or any(x.shape[d] > LONGEST for d in inner):
-        return step(*constants, x, key)  # type: ignore[no-any-return]
-    return kernels.kernel(step, *constants, fixed=tuple((0, d) for d in inner))(x, key)  # type: ignore[no-any-return]
 
 
 def lost(at_scale_0: Tensor, y: Tensor, q: Tensor, grid: Any) -> Tensor:
