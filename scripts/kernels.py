@@ -9,12 +9,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without installing, too
 
 from lpt.formats.shelf import Shelf
+from lpt.runs.terminal import say
 
 
 def main(arguments: list[str]) -> int:
     if arguments not in ([], ["clear"]):
-        print(__doc__, file=sys.stderr)
-        return 2
+        say(__doc__)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
     shelf = Shelf()
     count, size = shelf.size()
     if arguments:

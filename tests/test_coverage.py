@@ -138,6 +138,9 @@ def test_a_run_tells_its_coverage(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert summary(tmp_path / "c")["coverage"] == 1
     assert train(tmp_path / "d", *few, "format=fp32", "weights=fp32") == 0
     assert "nothing is rounded" in capfd.readouterr().err
+    assert train(tmp_path / "e", *few, "format=fp32", "weights=fp32", "products=custom", "products.x=mxfp4") == 0
+    told = capfd.readouterr().err
+    assert "conv (not in all of its slots)" in told and "visible_" not in told, "by choice: no cure is needed"
 
 
 def loop(model: nn.Module, calls: int, sparse: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -292,6 +293,17 @@ def test_the_command_runs_from_any_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     result = subprocess.run([*command, "format=fp1"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2 and "Did you mean" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train.py", *(f"scripts/{n}.py" for n in ("compare", "kernels", "reproduce"))])
+def test_help_that_nobody_reads_to_its_end_is_no_error(command: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as unread:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / command), "--help"], stdout=unread, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_of_the_flags_is_hydras(capfd: pytest.CaptureFixture[str]) -> None:

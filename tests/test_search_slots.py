@@ -226,7 +226,7 @@ def test_a_search_of_slots_tells_everything(ranking: Any) -> None:
     assert found.find("fp134").bits == 8 and found.find("mxfp4").octaves == 4
     text = str(found)
     assert "systematic" in text and "noise to signal" in text and "in 6 products" in text
-    assert found.csv().splitlines()[0].endswith("whole,whole_se,systematic,noise_to_signal")
+    assert found.csv().splitlines()[0].endswith("whole,whole_se,systematic,noise_to_signal,element_bits")
 
 
 def test_the_suggestion_keeps_its_budget_and_beats_what_is_as_cheap(ranking: Any) -> None:
@@ -247,6 +247,56 @@ def test_the_suggestion_keeps_its_budget_and_beats_what_is_as_cheap(ranking: Any
         method="exhaustive",
     ).suggestion  # fmt: skip
     assert bounded.mixed.angle <= made.mixed.angle and bounded.mixed.cost < 8.25
+
+
+class Raced(Exception):
+    """The race has begun."""
+
+
+@pytest.mark.parametrize("asked", [{"budget": 4.2}, {"bound": 0.01}, {"budget": 1.0, "spend": "hardware"}], ids=str)
+def test_what_no_mixture_keeps_is_refused_before_the_race(asked: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raced(*_: Any) -> None:
+        raise Raced
+
+    def run(**given: Any) -> None:
+        batches = [images(8, seed) for seed in range(2)]
+        lpt.search(convolutional(4), batches, F.cross_entropy, candidates=["mxfp4"], **given)
+
+    monkeypatch.setattr("lpt.search.engine.exhaustive", raced)
+    menu = ["mxfp4", "mxfp8_e4m3"]
+    with pytest.raises(ValueError, match="in menu"):
+        run(menu=menu, **asked)
+    with pytest.raises(Raced):
+        run(menu=menu, **{**asked, **({"budget": 1e6} if "budget" in asked else {"bound": 89.0})})
+
+
+def test_costs_are_means_over_what_multiplies_also_with_frozen_weights() -> None:
+    model = convolutional(8).eval()
+    next(iter(model.parameters())).requires_grad_(False)
+    batches = [images(8, seed) for seed in range(2)]
+    made = lpt.search(
+        model, batches, F.cross_entropy, candidates=["mxfp4"], menu=["mxfp4", "mxfp8_e4m3"], budget=4.25
+    ).suggestion
+    assert made is not None and [each.cost for each in made.uniform] == pytest.approx([4.25, 8.25])
+    assert made.mixed.cost == pytest.approx(4.25) and set().union(*map(dict.values, made.choices.values())) == {"mxfp4"}
+
+
+def test_a_row_tells_which_of_its_operands_do_not_count() -> None:
+    specs = ["mxfp4", "fp134",
+             {"name": "a", "x": "mxfp4", "w": "mxfp4"}, {"name": "b", "w": "mxfp4", "dgrad_e": "mxint8"},
+             {"name": "c", "x": "mxfp4", "w": "mxint8", "wgrad_x": "mxfp4"},
+             {"name": "d", "wgrad_e": "mxfp4", "rules": [{"pattern": "0", "x": "nvfp4"}]}]  # fmt: skip
+    alone = {each.name: each.forward_alone for each in resolve(specs)}
+    assert alone == {"mxfp4": (), "fp134": (), "a": ("x", "w"), "b": ("w",), "c": ("w",), "d": ("x",)}
+    model, batches = convolutional(4).eval(), [images(8, seed) for seed in range(2)]
+    for more, unseen in (({}, True), ({"by": "whole"}, False), ({"activation": "propagated"}, False)):
+        found = lpt.search(model, batches, F.cross_entropy, candidates=["mxfp4", specs[2]], **more)  # type: ignore[arg-type]
+        assert ("(unseen: x, w)" in found.table()) == unseen == ("\nunseen: " in str(found))
+        assert ("unseen" in found.csv().splitlines()[0]) == unseen and (found.find("a").unseen == ("x", "w")) == unseen
+        assert "error E" not in str(found), "nothing is rounded in Edges"
+    ends = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Linear(8, 10))  # which that recipe leaves alone
+    found = lpt.search(ends, batches, F.cross_entropy, candidates=["mxfp4", "recipe:nvfp4"])
+    assert [line.endswith("(rounds nothing here)") for line in found.table().splitlines()[1:]] == [True, False]
 
 
 # -- candidates, the race, mistakes ------------------------------------------------------------------------------------
@@ -295,7 +345,8 @@ def test_names_say_what_a_candidate_is() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [({"candidates": ["recipe:tetrajett"]}, "nearest is 'tetrajet'"), ({"candidates": [{"z": 1}]}, "Products"),
-     ({"candidates": ["recipe:paper"]}, "leaves the format to you"), ({"candidates": "blocks4"}, "not a list"),
+     ({"candidates": ["recipe:paper"]}, "leaves the format to you"), ({"candidates": [{"z": 1}]}, "wgrad_x"),
+     ({"candidates": ["recipe:papers"]}, "there are bm4"), ({"candidates": "blocks4"}, "not a list"),
      ({"candidates": [{"name": "a", "x": "mxfp4"}, {"name": "a", "w": "mxfp4"}]}, "two candidates"),
      ({"menu": ["mxfp4"]}, "two formats"), ({"menu": ["mxfp4", "fp134"]}, "fp134/tensor"),
      ({"menu": ["mxfp4", "recipe:nvfp4"]}, "rules or layers"), ({"bound": 5.0}, "menu="), ({"slots": -1}, "slots=-1"),

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import UserError
 from ..runs.extras import absent
 from ..runs.messages import readable
-from ..runs.terminal import show_anything
+from ..runs.terminal import say, show_anything
 
 
 def answered(help: str, work: Callable[[list[str]], None], arguments: list[str] | None, needs: bool = True) -> int:
@@ -23,7 +23,7 @@ def answered(help: str, work: Callable[[list[str]], None], arguments: list[str] 
     arguments = sys.argv[1:] if arguments is None else arguments
     asks = arguments[:1] in (["-h"], ["--help"])
     if asks or (needs and not arguments):
-        print(help)
+        say(help)
         return 0 if asks else 2
     show_anything()
     try:

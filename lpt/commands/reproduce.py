@@ -24,13 +24,13 @@ from ..errors import UserError
 from ..places import place
 from ..runs.extras import absent
 from ..runs.messages import readable
-from ..runs.terminal import show_anything
+from ..runs.terminal import say, show_anything
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
+        say(__doc__)
         return 0 if arguments else 2
     name, *words = arguments
     from ..callbacks.signals import Stopped, on_stop, restore
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = on_stop(stop)
     try:
         if name == "list":
-            print(command.listed())
+            say(command.listed())
             return 0
         if name == "report":
             command.report(command.Asked(words).outputs)

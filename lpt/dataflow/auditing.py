@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from ..weights import QuantizedWeights
 from .attach_products import Multiplied
 from .audit import Audit, Operand
-from .audit_products import ProductsAudit
+from .audit_products import ProductsAudit, SlotOperand
 from .flow import Flow
 from .modes import evaluating
 from .switching import products_off
@@ -29,7 +29,8 @@ HIDDEN = (
     "Kernels hide their products: lpt.models.visible_(model, x) spells out torch's attention; for others take modules "
     "that spell theirs out (docs/own.md)"
 )
-LEFT_OUT, UNQUANTIZED = CHOSEN = (" (left out)", ", not quantized")  # by what the user chose
+# By what the user chose:
+LEFT_OUT, UNQUANTIZED, IN_PART = CHOSEN = (" (left out)", ", not quantized", " (not in all of its slots)")
 SHOWN = 4  # modules that are named
 
 
@@ -122,16 +123,17 @@ def coverage(
     asked["W"] = weights is not None and weights.scheme.format.name != "fp32"
     kinds = tuple(kind for kind, wanted in asked.items() if wanted)
     rounds = products is not None and bool(products.rounding)
-    rounding = _rounding(products, forward, asked["W"]) if products is not None and rounds else set()
+    rounding = _rounding(products, forward, asked["W"]) if products is not None and rounds else {}
     total = covered = 0
     lost: dict[str, int] = {}
     for operands in audit.products().values():
         total += operands[0].macs
         bad = [o for o in operands if not o.grid or (rounds and not _asked(o, asked))]
-        if (operands[0].module, operands[0].backward) in rounding or not bad:
+        whole = rounding.get((operands[0].module, operands[0].backward))
+        if whole or not bad:
             covered += operands[0].macs
         else:
-            for name in {_name(o, {} if products is None else products.left_out) for o in bad}:
+            for name in {_name(o, {} if products is None else products.left_out, whole is False) for o in bad}:
                 lost[name] = lost.get(name, 0) + operands[0].macs
     hidden = any(o.position == "hidden" or (not o.grid and o.module in flow.left_out) for o in audit.operands)
     share = covered / total if total else 0.0
@@ -144,24 +146,28 @@ def _asked(o: Operand, asked: Mapping[str, bool]) -> bool:
     return asked["W"] if o.parameter else asked["A"] and (asked["E"] or not o.backward)
 
 
-def _name(o: Operand, left_out: Mapping[str, str]) -> str:
+def _name(o: Operand, left_out: Mapping[str, str], in_part: bool) -> str:
     """For people, alike for blocks that differ in their numbers."""
-    where = re.sub(r"\d+", "*", o.module if o.module in left_out else o.parameter or o.module)
+    where = re.sub(r"\d+", "*", o.module if in_part or o.module in left_out else o.parameter or o.module)
     if o.module in left_out:
         return f"{where}{LEFT_OUT}"
+    if in_part:
+        return f"{where}{IN_PART}"
     return f"{where}{UNQUANTIZED}" if o.parameter else f"products in {where or 'the model itself'}"
 
 
-def _rounding(products: Multiplied, forward: Callable[[], Any], weights: bool) -> set[tuple[str, bool]]:
-    """Modules, and whether it is their backward pass, all of whose operands `products` rounds, or `weights` has."""
+def _rounding(products: Multiplied, forward: Callable[[], Any], weights: bool) -> dict[tuple[str, bool], bool]:
+    """Modules, and whether it is their backward pass, of which `products` rounds what was asked for: whether that is
+    all operands, `weights` counted."""
     with torch.enable_grad(), products.probe(), ProductsAudit(products) as audit:
         with _views(products.model) as inputs:
             out = forward()
         backward(inputs, out)
-    found: dict[tuple[str, bool], bool] = {}
+    found: dict[tuple[str, bool], list[SlotOperand]] = {}
     for o in audit.operands:
-        place = (o.module, o.slot not in ("x", "w"))
-        found[place] = (
-            found.get(place, True) and o.on_grid and (o.format != "fp32" or (weights and o.slot in ("w", "dgrad_w")))
-        )
-    return {place for place, whole in found.items() if whole}
+        found.setdefault((o.module, o.slot not in ("x", "w")), []).append(o)
+    return {
+        place: all(o.format != "fp32" or (weights and o.slot in ("w", "dgrad_w")) for o in operands)
+        for place, operands in found.items()
+        if all(o.on_grid for o in operands)
+    }

@@ -15,6 +15,7 @@ from .labels import Label, at_ends, beside_points
 from .plain import drawn
 
 PANELS = 12  # choices in one file
+ACROSS = {"dots": 1, "heatmap": 1}  # panels beside each other; 4 of other kinds
 FEW, LONG = 5, 24  # lines that are labelled at their ends, and letters of the longest of these labels
 
 
@@ -107,7 +108,7 @@ def _saved(
 def _panels(figure: Figure, shown: Sequence[str | None], canvas: Any) -> None:
     """The choices of a figure, with title, axis labels and legend of the whole."""
     canvas.set_size_inches(*_size(figure, len(shown)))
-    columns = 1 if figure.kind == "dots" else min(len(shown), 4)
+    columns = min(len(shown), ACROSS.get(figure.kind, 4))
     rows = -(-len(shown) // columns)
     several = len(shown) > 1
     alone = figure.kind in ("scatter", "dots")  # x may differ in kind from choice to choice
@@ -144,7 +145,8 @@ def _size(figure: Figure, panels: int) -> tuple[float, float]:
         return 9.0, 1.6 + 0.24 * sum(len(columns_of(figure.of_choice(c))) + 1 for c in choices)
     if panels > 1:
         width, height = (3.6, 2.9) if figure.kind in ("lines", "scatter") else (width * 0.7, height * 0.8)
-        width, height = width * min(panels, 4), height * -(-panels // 4) + 0.8
+        across = min(panels, ACROSS.get(figure.kind, 4))
+        width, height = width * across, height * -(-panels // across) + 0.8
     return min(width, 28.0), min(height, 28.0)
 
 

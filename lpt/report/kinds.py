@@ -56,7 +56,7 @@ def lines(figure: Figure, series: list[Series], axis: Any, style: Style, labels:
 
 def scatter(figure: Figure, series: list[Series], axis: Any, style: Style, labels: list[Label]) -> Handles:
     handles = {}
-    total = sum(len(s.x) for s in series)
+    total = sum(len(s.x) for s in series if not s.joined)
     for one in series:
         colour, dash = style(one.label)
         x, y = figure.values(one, "x"), figure.values(one, "y")

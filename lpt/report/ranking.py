@@ -77,16 +77,14 @@ def layers(ranking: Ranking) -> Figure:
 def _points(
     records: Sequence[dict[str, Any]], x: str, y: str, choice: str | None, lines: Sequence[Series] = ()
 ) -> list[Series]:
-    """A dot for each row, coloured by bits; then `lines`; then the well-known formats once more, each by its name."""
+    """A dot for each row, coloured by its elements' bits; `lines`; and the well-known formats once more, by name."""
     rows = [row for row in records if row[x] is not None and row[y] is not None]
-    groups = {
-        f"{bits:.0f} bits": [row for row in rows if round(row["bits"]) == bits]
-        for bits in sorted({round(row["bits"]) for row in rows}, reverse=True)
-    }
+    kinds = sorted({_kind(row) for row in rows}, reverse=True)
+    groups = {kind[1]: [row for row in rows if _kind(row) == kind] for kind in kinds}
     known = {row["name"].upper(): [row] for row in rows if row["name"] in LABELLED or row["name"].startswith("posit")}
     best = min(rows, key=lambda row: row["rank"], default=None)
     if best and [best] not in known.values():
-        known[f"best: {best['valid_bits'] if is_list(best) else best['name'].upper()}"] = [best]
+        known[f"best: {best['valid_bits'] if is_list(best) else _called(best)}"] = [best]
     dots, circles = (
         [
             Series(label, [r[x] for r in own], [r[y] for r in own], text=[_hover(r) for r in own], choice=choice)
@@ -95,6 +93,18 @@ def _points(
         for some in (groups, known)
     )
     return [*dots, *lines, *circles]
+
+
+def _kind(row: dict[str, Any]) -> tuple[int, str]:
+    """What a dot's colour says: the bits of an element, scales left out, where there is one format."""
+    bits = row.get("element_bits") or row["bits"]
+    return (0, "several formats") if bits % 1 else (round(bits), f"{bits:.0f} bits")
+
+
+def _called(row: dict[str, Any]) -> str:
+    """A format's name in capitals, a scheme's as it was given."""
+    name: str = row["name"]
+    return name.upper() if row["valid_bits"] or row.get("element_bits") else name
 
 
 def _full_precision(records: Sequence[dict[str, Any]], choice: str | None) -> Series:
@@ -116,7 +126,7 @@ def _front(records: Sequence[dict[str, Any]], at: str, kind: str, choice: str | 
 
 
 def _hover(row: dict[str, Any]) -> str:
-    name = row["name"] if is_list(row) else f"{row['name'].upper()} {row['valid_bits']}"
+    name = row["name"] if is_list(row) else f"{_called(row)} {row['valid_bits']}".rstrip()
     angles = [f"{kind} {row[kind]:.3f} ± {row[f'{kind}_se']:.3f}" for kind in ("error", "activation", "both")]
     cost = "" if row["cost"] is None else f", cost {row['cost']:.0f}"
     return "\n".join([name, f"rank {row['rank']:.0f}, {row['bits']:.4g} bits{cost}", *angles])

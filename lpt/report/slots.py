@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..search import Ranking
 
 FILE = "slots.json"  # for the page: figures and tables
+GREY = "grey: not rounded, or nothing is changed by it"
 SLOTS = ("x", "w", "dgrad_e", "dgrad_w", "wgrad_e", "wgrad_x")
 
 
@@ -41,7 +42,7 @@ def figures(ranking: Ranking) -> list[Figure]:
         ]  # fmt: skip
         first = next(iter(ranking.parts))
         title = "Angle by which one operand of one layer turns the gradient" + ("" if several else f", {first}")
-        made.append(Figure("slots", title, "heatmap", Axis(), Axis("degrees", log=True), series))
+        made.append(Figure("slots", title, "heatmap", Axis(GREY), Axis("degrees", log=True), series))
     if ranking.suggestion is not None:
         made.append(_mixed(ranking.suggestion))
     return made
@@ -57,10 +58,11 @@ def _mixed(made: Any) -> Figure:
                      text=[m.name for m in made.uniform])  # fmt: skip
     costs, angles = ([point[i] for point in made.front] for i in (0, 1))
     front = Series("mixtures, by the sum of their parts", costs, angles, joined=True)
+    names = [Series(m.name, [m.cost], [m.angle]) for m in made.uniform]
     mixed = Series("suggested, measured", [made.mixed.cost], [made.mixed.angle])
     unit = "bits of an operand, mean" if made.spend == "bits" else "gate equivalents of a multiply-add, mean"
     angle = Axis("angle, everything rounded (degrees)", log=True)
-    return Figure("mixed", "Mixed assignments", "scatter", Axis(unit), angle, [uniform, front, mixed])
+    return Figure("mixed", "Mixed assignments", "scatter", Axis(unit), angle, [uniform, front, mixed, *names])
 
 
 def tables(ranking: Ranking) -> list[dict[str, Any]]:

@@ -34,8 +34,9 @@ def of_run(task: Task, quantization: Quantization) -> Coverage:
             return coverage(flow, lambda: task.loss(batch)[0], weights, products)
 
 
-def of_search(task: Task, candidates: Sequence[Candidate]) -> Coverage:
-    """Of what a search rounds, A and E, whatever the format; or, if it is of products alone, of the first one's."""
+def of_search(task: Task, candidates: Sequence[Candidate]) -> tuple[Coverage, str]:
+    """Of what a search rounds, A and E, whatever the format, and ""; or, if it is of products alone, of the first
+    one's, and its name."""
     with _Copy(task), torch.random.fork_rng(devices=[]):
         if all(each.products is not None for each in candidates):
             off = attach_(task.model, DataFlow("fp32", "fp32", "fp32"))
@@ -44,10 +45,10 @@ def of_search(task: Task, candidates: Sequence[Candidate]) -> Coverage:
             with told("search"):
                 products = attach_products_(task.model, asked)
             batch = pytree.tree_map(lambda part: part.to(task.device), task.probe_batch(EXAMPLES))
-            return coverage(off, lambda: task.loss(batch)[0], None, products)
+            return coverage(off, lambda: task.loss(batch)[0], None, products), candidates[0].name
         flow = attach_(task.model, DataFlow("fp134", "fp134", "fp32"))
         batch = pytree.tree_map(lambda part: part.to(task.device), task.probe_batch(EXAMPLES))
-        return coverage(flow, lambda: task.loss(batch)[0])
+        return coverage(flow, lambda: task.loss(batch)[0]), ""
 
 
 class _Copy:

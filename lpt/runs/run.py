@@ -23,7 +23,7 @@ from .limits import refused
 from .messages import CONF, readable, top_level
 from .named import spell_out
 from .outcome import JobFailed, Score, score
-from .terminal import say, show_anything, tell
+from .terminal import say, settle, show_anything, tell
 
 FINISHED = "this run is finished; nothing was trained or overwritten"
 NO_MEMORY = "the system does not give the memory or the threads that this run asks for"
@@ -57,6 +57,8 @@ def main(config: str = "config", work: Work | None = None) -> int:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(task)()
     except (SweepFailed, JobFailed) as error:
         return error.code
+    except BrokenPipeError:  # of Hydra's help: nobody reads on (a job tells its own)
+        return DONE
     except Exception as error:  # a job tells its own (see `job`): this one is of the command line or of Hydra's parts
         if debugging:
             traceback.print_exc()
@@ -64,6 +66,7 @@ def main(config: str = "config", work: Work | None = None) -> int:
         print(f"error: {readable(error, config)}\n`python {command} --help` lists every choice.", file=sys.stderr)
         return USERS
     finally:
+        settle()
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
     return codes[-1]

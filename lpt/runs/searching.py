@@ -114,8 +114,8 @@ def _measure(
           file=sys.stderr)  # fmt: skip
     print(f"{folder.path}/", file=sys.stderr, flush=True)
 
-    found = covered.of_search(task, formats)
-    print(found, file=sys.stderr, flush=True)
+    found, whose = covered.of_search(task, formats)
+    print(f"{whose}: {found}" if whose else found, file=sys.stderr, flush=True)
     folder.write_summary(coverage=round(found.share, 6), coverage_missing="; ".join(found.missing))
 
     def loss(model: Any, batch: list[Any]) -> Any:

@@ -26,10 +26,19 @@ def tell(text: str) -> None:
     _print(text, sys.stderr)
 
 
+def settle() -> None:
+    """Let what others printed go out, or nowhere if nobody reads it."""
+    _reach(sys.stdout, "")
+
+
 def _print(text: str, stream: TextIO) -> None:
-    text = lines(text)  # it may be from a run of others, and is no command for a terminal
+    _reach(stream, lines(text) + "\n")  # it may be from a run of others, and is no command for a terminal
+
+
+def _reach(stream: TextIO, text: str) -> None:
     try:
-        print(text, file=stream, flush=True)
+        stream.write(text)
+        stream.flush()
     except OSError:
         with open(os.devnull, "w", encoding="utf-8") as nowhere:  # or the interpreter tries again at its end
             os.dup2(nowhere.fileno(), stream.fileno())

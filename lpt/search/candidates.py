@@ -21,6 +21,7 @@ from .recipes import recipe
 CandidateSpec = Union[str, Sequence[int], Mapping[str, Any], Format, Slot, Products, "Candidate"]
 _SLOT_KEYS = {field.name for field in fields(Slot)}
 _PRODUCTS_KEYS = {field.name for field in fields(Products)}
+FORWARD = ("x", "w")
 FULL = 32  # bits of an operand that is not rounded
 
 
@@ -69,9 +70,19 @@ class Candidate:
     @property
     def random(self) -> bool:
         """Whether it takes random bits."""
-        rules = [slot for rule in (self.products.rules if self.products else ()) for slot in rule.values()]
-        slots = [s for s in [*self.slots.values(), *rules] if isinstance(s, Slot)]
-        return any(s.random or (s.turn is not None and s.turn.signs == "fresh") for s in slots)
+        return any(s.random or (s.turn is not None and s.turn.signs == "fresh") for _, s in self._everywhere())
+
+    @property
+    def forward_alone(self) -> tuple[str, ...]:
+        """Those of x and w whose format nothing has on the way back, so that only a forward pass tells of it."""
+        grids = [(name, slot.grid) for name, slot in self._everywhere() if slot.rounds]
+        back = [grid for name, grid in grids if name not in FORWARD]
+        return tuple(name for name in FORWARD if any(n == name and grid not in back for n, grid in grids))
+
+    def _everywhere(self) -> list[tuple[str, Slot]]:
+        """Every slot that is asked for, of all products or by a rule."""
+        rules = self.products.rules if self.products is not None else ()
+        return [(n, s) for asked in (self.slots, *rules) for n, s in asked.items() if isinstance(s, Slot)]
 
 
 def bits_of(slot: Slot | None) -> float:
@@ -150,7 +161,8 @@ def _mapping(given: dict[str, Any]) -> Candidate:
         got = f", got {odd[0]!r}" if given else ""
         raise ValueError(
             f"a candidate's mapping is a block format ({{element: fp134, block: 16}}), a Slot ({{format: mxfp4, "
-            f"rounding: stochastic}}) or Products ({{x: mxfp4, wgrad_e: mxfp8_e5m2}}), with a name if you like{got}"
+            f"rounding: stochastic}}) or Products ({{x: mxfp4, wgrad_e: mxfp8_e5m2}}), with a name if you like{got}; "
+            f"of Products there are {', '.join(sorted(_PRODUCTS_KEYS))}"
         )
     products = Products(**given)
     return Candidate(name or _named(products), products=products)

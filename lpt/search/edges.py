@@ -65,6 +65,11 @@ class Edges:
                 changes[use.weight][use.rows] += weight_gradient(use.module, rounded[id(use.operand)], use.error)
         return changes
 
+    @property
+    def looking(self) -> bool:
+        """Whether this pass is none of a batch: the model is only looked at, for what its parts are."""
+        return self._mode.tracer is not None
+
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _rounder(self, kind: str, dual: bool) -> Callable[[Tensor, bool], Tensor] | None:
@@ -88,7 +93,7 @@ class Edges:
 
     def _see_handed(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         """A product that is handed its weight: which one is it?"""
-        if self._mode.tracer is not None or not self._sees:
+        if self.looking or not self._sees:
             return
         handed = args[1] if len(args) > 1 else kwargs["weight"]
         for name, weight in self.weights.items():
@@ -104,7 +109,7 @@ class Edges:
 
     def _see_use(self, weight: str, rows: slice = slice(None)) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            if self._mode.tracer is not None or not self._sees:  # the model is only looked at
+            if self.looking or not self._sees:
                 return
             operand = args[0].detach()
             dual = operand.untyped_storage().data_ptr() in self._inputs

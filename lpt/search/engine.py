@@ -19,7 +19,7 @@ from .probe import ACTIVATIONS, Probe
 from .race import Outcome, race
 from .ranking import MODEL, Ranking
 from .rows import BY, priced, rows, score, settings, total
-from .suggest import SPEND, Suggestion, menu_of, suggest
+from .suggest import SPEND, menu_of, suggest
 
 METHODS = ("race", "exhaustive")
 
@@ -118,6 +118,10 @@ def search(
         bits = {each.name: each.bits if each.products is None else probe.bits(each) for each in chosen}
         angles = Measured(probe, batches, order, chosen, known, by == "whole")
 
+        few = [batches[i] for i in order[: slots or (2 if mixed else 0)]]
+        # Before the race: what cannot be had is refused while nothing is lost by it.
+        suggestion = suggest(probe, few, mixed, price, spend, bound, budget) if mixed else None
+
         def evaluate(n: int, indices: Sequence[int]) -> list[float]:
             found.update(angles.of(n, indices))
             return [score(found[n, i], by) for i in indices]
@@ -130,22 +134,18 @@ def search(
         leaders = [i for i in outcome.order if i in outcome.order[:top] or chosen[i].name in layers_of]
         for n in range(min(layers, len(outcome.scores))):
             detailed |= angles.of(n, leaders, per_layer=True)
-        made = rows(chosen, prices, bits, outcome, found, detailed, top)
+        blind = (probe.local and by != "whole") or by == "error"
+        made = rows(chosen, prices, bits, outcome, found, detailed, top, blind)
         _add_systematic(
             made, probe, [batches[i] for i in order[:systematic]], [chosen[i] for i in leaders], draws, known
         )
-        looked: dict[str, Any] = {}
-        suggestion: Suggestion | None = None
-        if few := [batches[i] for i in order[: slots or (2 if mixed else 0)]]:
-            first = next(([chosen[i]] for i in outcome.order if chosen[i].products is not None), [])
-            every = [*mixed, *(each for each in first if each.name not in {c.name for c in mixed})]
-            looked = parts(probe, few, every) if every else {}
-            if mixed:
-                own = {each.name: looked[each.name] for each in mixed}
-                suggestion = suggest(probe, few, mixed, price, spend, bound, budget, own)
+        looked = dict(suggestion.parts) if suggestion is not None else {}
+        first = next((chosen[i] for i in outcome.order if chosen[i].products is not None), None)
+        if few and first is not None and first.name not in looked:
+            looked |= parts(probe, few, [first])
     return Ranking(
         made, by, method, 1 - outcome.doubt, top, len(found), len(chosen) * len(batches), len(outcome.scores),
-        len(detailed), settings(probe, chosen), list(probe.weights), costs,
+        len(detailed), settings(probe, chosen, any(row.unseen for row in made)), list(probe.weights), costs,
         list(probe.sites.sites) if probe.sites is not None else [], looked, suggestion,
     )  # fmt: skip
 

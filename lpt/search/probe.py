@@ -148,10 +148,10 @@ class Probe:
             ValueError: the loss is not one finite number, or gives no gradient.
         """
         self._edges.forget()
-        self._graph = self._loss(batch)
-        if not bool(self._graph.isfinite()):
-            raise ValueError(f"the loss of a batch is {self._graph.item()}: check the checkpoint and the data")
-        with self.sites.recording() if self.sites is not None else ExitStack():
+        with self.sites.recording(lambda: not self._edges.looking) if self.sites is not None else ExitStack():
+            self._graph = self._loss(batch)
+            if not bool(self._graph.isfinite()):
+                raise ValueError(f"the loss of a batch is {self._graph.item()}: check the checkpoint and the data")
             found = self._gradients(self._graph)
         angle(found, found)  # tells of a gradient that is zero or not finite
         return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..formats import Blocks, Format
-from .candidates import Candidate
+from .candidates import FULL, Candidate
 from .cost import Priced
 from .parts import Parts
 from .suggest import Suggestion
@@ -20,8 +20,9 @@ COLUMNS = (
     "rank", "name", "valid_bits", "bits", "octaves", "error", "error_se", "activation", "activation_se", "both",
     "both_se", "batches", "top", "cost", "pareto",
 )  # fmt: skip
-# What not every search measures; columns where it did.
-MORE = ("whole", "whole_se", "systematic", "noise_to_signal")
+# What not every search measures, columns where it did; what they are headed by, and where there are block formats.
+MEASURED = {"whole": "whole", "systematic": "systematic, whole", "noise_to_signal": "noise to signal, whole"}
+MORE = ("whole", "whole_se", "systematic", "noise_to_signal", "element_bits", "unseen")
 
 
 @dataclass
@@ -29,8 +30,8 @@ class Row:
     """One candidate. Angles in degrees, each with its standard error over batches; cost in gate equivalents.
 
     `bits`: of an operand, a mean over what reads it. `top`: in the set that the search stands for. `pareto`: no cheaper
-    candidate has as small an angle. `whole`, and `systematic` with `noise_to_signal` (`lpt.search.draws`): None where
-    they were not measured.
+    candidate has as small an angle. `unseen`: operands that do not count in what it is ranked by. `whole`, and
+    `systematic` with `noise_to_signal` (`lpt.search.draws`): None where they were not measured.
     """
 
     rank: int
@@ -52,6 +53,7 @@ class Row:
     whole_se: float | None = None
     systematic: float | None = None
     noise_to_signal: float | None = None
+    unseen: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,6 +77,11 @@ class Row:
         return ",".join(f"{n}x{v}" if n > 1 else f"{v}" for n, v in runs)
 
     @property
+    def element_bits(self) -> int | None:
+        """Of a block format, without the share of scales."""
+        return self.format.element.bits if isinstance(self.format, Blocks) else None
+
+    @property
     def octaves(self) -> int | None:
         """How many powers of two its values span; None for more than 256 values."""
         one = self.format
@@ -87,7 +94,9 @@ class Row:
     def record(self) -> dict[str, Any]:
         """The entries of `COLUMNS`, and of `MORE` what was measured."""
         record = {name: getattr(self, name) for name in COLUMNS}
-        record |= {name: value for name in MORE if (value := getattr(self, name)) is not None}
+        record |= {name: value for name in MORE if (value := getattr(self, name)) not in (None, ())}
+        if self.unseen:
+            record["unseen"] = " ".join(self.unseen)
         record["cost"] = None if self.cost is None else round(self.cost.total, 1)
         return record
 
@@ -169,10 +178,8 @@ class Ranking(Sequence[Row]):
         """The first `rows` rows, and those of `names` wherever they stand."""
         shown = [row for row in self.rows if row.rank <= rows or row.name in names]
         head = ("rank", "name", "valid bits per octave", "bits", "error", "activation", "both", "batches", "cost")
-        more = [
-            name for name in MORE if not name.endswith("_se") and any(getattr(row, name) is not None for row in shown)
-        ]
-        lines = [(*head, *(name.replace("_", " ") for name in more), ""), *(_cells(row, more) for row in shown)]
+        more = [name for name in MEASURED if any(getattr(row, name) is not None for row in shown)]
+        lines = [(*head, *(MEASURED[name] for name in more), ""), *(_cells(row, more) for row in shown)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         left = {1, 2, len(lines[0]) - 1}
         aligned = [[c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
@@ -203,7 +210,9 @@ def _cells(row: Row, more: Sequence[str]) -> tuple[str, ...]:
         value, error = getattr(row, name), getattr(row, f"{name}_se", None)
         return "-" if value is None else angle(value, error) if error is not None else f"{value:.3f}"
 
-    mark = " ".join(["top"] * row.top + ["pareto"] * row.pareto)
+    unseen = [f"(unseen: {', '.join(row.unseen)})"] if row.unseen else []
+    nothing = ["(rounds nothing here)"] * (row.bits == FULL)
+    mark = " ".join(["top"] * row.top + ["pareto"] * row.pareto + unseen + nothing)
     name = row.name if not (row.name.startswith("[") and row.valid_bits) else "-"
     return (
         str(row.rank), name, row.valid_bits or "-", f"{row.bits:.4g}", angle(row.error, row.error_se),

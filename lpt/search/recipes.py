@@ -24,7 +24,16 @@ def recipe(name: str) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """
     known = sorted(path.stem for path in (_CONF / "recipe").glob("*.yaml"))
     if name not in known:
+        known = [each for each in known if any(_parts(each)[:2])]
         raise ValueError(f"recipe:{name}: there is no such recipe{nearest(name, known)}; there are {', '.join(known)}")
+    products, edges, left = _parts(name)
+    if not products and not edges:
+        raise ValueError(f"recipe:{name} leaves the format to you, and rounds nothing by itself: name formats instead")
+    return products, edges, left
+
+
+def _parts(name: str) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """As `recipe`, of one that there is; it may round nothing."""
     given = _read("recipe", name)
     chosen: dict[str, Any] = {}
     for entry in given.pop("defaults", []):
@@ -33,8 +42,6 @@ def recipe(name: str) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     products = products_of(str(chosen.get("products", "none")), given.pop("products", {}))
     flow = _flow(chosen.get("format")) | given.get("format", {})
     edges = {k: flow[k] for k in ("activation", "error") if flow.get(k) not in (None, "fp32")}
-    if not products and not edges:
-        raise ValueError(f"recipe:{name} leaves the format to you, and rounds nothing by itself: name formats instead")
     return products, edges, _left(chosen, given, products, flow)
 
 

@@ -51,21 +51,23 @@ def priced(each: Candidate, price: Callable[[Format], Priced | None], probe: Pro
     return Gates(math.fsum(share * cost.total for share, cost in zip(shares, found, strict=True)))  # type: ignore[union-attr]
 
 
-def settings(probe: Probe, chosen: Sequence[Candidate]) -> list[str]:
-    """What is measured, for people."""
+def settings(probe: Probe, chosen: Sequence[Candidate], unseen: bool = False) -> list[str]:
+    """What is measured, for people; `unseen`: not all of each that is ranked."""
     size = sum(w.numel() for w in probe.weights.values())
     where = "where G = A^T E uses it; the forward pass stays in full precision"
     if not probe.local:
         where = f"behind {len(probe.edges)} modules; the forward pass runs on it"
     lines = [
         f"angle: of the gradient of {len(probe.weights)} weights ({size:,} elements) to that in full precision, in "
-        "degrees; no biases, no normalizations",
-        f"error E: rounded behind {len(probe.edges)} modules; the forward pass and the loss stay in full precision",
-        f"activation A ({'local' if probe.local else 'propagated'}): rounded {where}",
-        "rounding: to nearest; scale: of each tensor's own largest value, room 0; network input and last error: "
-        "the sum of two values; output not rounded",
-        "model: evaluation mode (no dropout, running statistics of batch-norm)",
+        "degrees; no biases, no normalizations; model in evaluation mode (no dropout, running statistics of batch-norm)"
     ]
+    if any(each.activation or each.error for each in chosen):
+        lines += [
+            f"error E: rounded behind {len(probe.edges)} modules; the forward pass and the loss stay in full precision",
+            f"activation A ({'local' if probe.local else 'propagated'}): rounded {where}",
+            "rounding: to nearest; scale: of each tensor's own largest value, room 0; network input and last error: "
+            "the sum of two values; output not rounded",
+        ]
     if probe.sites is not None:
         back = "x, w and wgrad_x, forward and back" if not probe.local else "wgrad_x alone"
         lines += [
@@ -73,6 +75,11 @@ def settings(probe: Probe, chosen: Sequence[Candidate]) -> list[str]:
             f"wgrad_e; activation: {back}" + ("; whole: all of it" if probe.whole else ""),
             "their bits and costs: means over the multiply-adds that read an operand; a scale's cost is not fitted",
         ]
+        if unseen:
+            lines.append(
+                "unseen: operands whose format is in the forward pass alone, which stays in full precision here: they "
+                "do not count (by=whole ranks by everything)"
+            )
         lines += [f"{each.name}: not measured: {'; '.join(each.left)}" for each in chosen if each.left]
     if probe.hidden:
         hidden = ", ".join(f"{name} ({kind})" for name, kind in probe.hidden.items())
@@ -86,9 +93,9 @@ def total(cost: Priced | None) -> float:
 
 def rows(
     chosen: Sequence[Candidate], prices: dict[str, Priced | None], bits: dict[str, float], outcome: Outcome,
-    found: Found, detailed: Found, top: int,
+    found: Found, detailed: Found, top: int, blind: bool,
 ) -> list[Row]:  # fmt: skip
-    """A row for each candidate, best first."""
+    """A row for each candidate, best first; `blind`: what it is ranked by does not see the forward pass."""
     n, best = len(outcome.scores), outcome.order[:top]
     angles_of: dict[str, Array] = {}
     for kind in (*BY, *(["whole"] if all(angles.whole is not None for angles in found.values()) else [])):
@@ -100,7 +107,7 @@ def rows(
     return [
         Row(
             rank, chosen[i], bits[chosen[i].name], batches=int(ran[i]), top=rank <= top, cost=prices[chosen[i].name],
-            **_number(angles_of, i), **_layers(detailed, i),
+            unseen=chosen[i].forward_alone if blind else (), **_number(angles_of, i), **_layers(detailed, i),
         )
         for rank, i in enumerate(outcome.order, start=1)
     ]  # fmt: skip

@@ -7,7 +7,7 @@ own: what is kept is unrounded. Blocks, transforms, sources and random bits are 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +43,6 @@ class Record:
     rows: slice
     g: Tensor | None = None
 
-    @property
-    def size(self) -> float:
-        """Multiply-adds of the forward product."""
-        if isinstance(self.kind, MatMul):
-            return self.e.numel() * self.shape[-2]
-        if getattr(self.kind, "transposed", False):
-            return self.x.numel() * torch.Size(self.shape).numel() / self.shape[0]
-        return self.e.numel() * torch.Size(self.shape).numel() / self.shape[0]
-
     def gradient(self) -> Tensor:
         if self.g is None:
             self.g = self.kind.wgrad(self.e, self.x, self.shape)
@@ -70,10 +61,13 @@ class Site:
         self.switches = Switches(observing=False)
         self.forward = Multiplying(module, root, self)  # type: ignore[arg-type]  # it asks for what is here
         self.records: list[Record] = []
-        self.recording = False  # in the pass in full precision, and in no other
+        self.size = 0.0  # multiply-adds of the forward product in the pass in full precision
+        # In the pass in full precision, and in no other: whether multiply-adds are to be counted.
+        self.recording: Callable[[], bool] | None = None
         self.full: Product | None = None  # of the candidate
         self.part: Product | None = None  # the slots of it that round at present
         self.keys: Tensor | None = None
+        self._last = torch.empty(0)  # operand that was seen
 
     @property
     def weight(self) -> Tensor | None:
@@ -95,7 +89,9 @@ class Site:
     def operand(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None, observing: bool = False) -> Tensor:
         if self.part is not None:
             return self.part.operand(kind, name, t, self.keys)
-        if name in ("w", "wgrad_e"):
+        if name == "w" and self.recording is not None and self.recording():
+            self.size += multiply_adds(kind, self._last, t)
+        if name in ("x", "w", "wgrad_e"):
             self._last = t
         return t.detach()
 
@@ -111,7 +107,7 @@ class Site:
         t = kept.restored(tensors)
         if self.part is not None:
             return self.rounded(kind, name, t)
-        if name == "wgrad_x" and self.recording:
+        if name == "wgrad_x" and self.recording is not None:
             self._record(kind, t, kept.w)
         return t
 
@@ -147,6 +143,14 @@ class Site:
             if (found := rows_of(w, whole)) is not None:
                 weight, rows = name, found
         self.records.append(Record(kind, self._last, x.detach(), tuple(w.shape), weight, rows))
+
+
+def multiply_adds(kind: Kind, x: Tensor, w: Tensor) -> float:
+    """Of the product of these operands."""
+    y = kind.forward(x.to("meta"), w.to("meta"), None)
+    if isinstance(kind, MatMul):
+        return y.numel() * w.shape[-2]
+    return (x if getattr(kind, "transposed", False) else y).numel() * w.numel() / w.shape[0]
 
 
 def part_of(full: Product, active: Collection[str]) -> Product:

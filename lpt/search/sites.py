@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -75,16 +75,18 @@ class Sites:
             site.module.__dict__["forward"] = site.forward
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Within, what products multiply on the way back is kept, in the place of what was seen before."""
+    def recording(self, counts: Callable[[], bool]) -> Iterator[None]:
+        """Within, multiply-adds are counted in passes that count, and what products multiply on the way back is kept,
+        in the place of what was seen before."""
         for site in self.sites.values():
             site.records.clear()
-            site.recording = True
+            site.size = 0.0
+            site.recording = counts
         try:
             yield
         finally:
             for site in self.sites.values():
-                site.recording = False
+                site.recording = None
 
     @contextmanager
     def rounding(self, choices: Mapping[str, Choice] | Choice | None, draw: int = 0) -> Iterator[None]:
@@ -125,7 +127,7 @@ class Sites:
 
     def sizes(self) -> dict[str, float]:
         """Multiply-adds of each product in the batch that was seen."""
-        return {name: sum(record.size for record in site.records) for name, site in self.sites.items()}
+        return {name: site.size for name, site in self.sites.items()}
 
     def slots(self, candidate: Candidate, name: str) -> dict[str, Any]:
         """The slots of one product that ask for something."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..dataflow import Products
-from ..dataflow.slots import SLOTS
+from ..dataflow.slots import SLOTS, Slot
 from ..formats import Format
 from .candidates import Candidate, CandidateSpec, bits_of, of_slots, resolve, uniform
 from .cost import Priced
@@ -47,6 +47,7 @@ class Suggestion:
         products: what `lpt.Products` and `products=custom` take.
         spend: "bits" of an operand, or "hardware", gate equivalents; means over multiply-adds.
         asked: what was asked for, for people.
+        parts: what each slot of each product costs alone, of each of the menu.
     """
 
     choices: dict[str, dict[str, str]]
@@ -56,6 +57,7 @@ class Suggestion:
     products: dict[str, Any]
     spend: str
     asked: str
+    parts: dict[str, Parts]
     front: list[tuple[float, float]] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -96,39 +98,40 @@ def menu_of(specs: Sequence[CandidateSpec]) -> list[Candidate]:
 def suggest(
     probe: Probe, batches: Sequence[Any], menu: Sequence[Candidate], price: Callable[[Format], Priced | None],
     spend: str = "bits", bound: float | None = None, budget: float | None = None,
-    known: Mapping[str, Parts] | None = None,
 ) -> Suggestion:  # fmt: skip
     """The cheapest mixture of `menu` that turns the gradient by at most `bound` degrees; or of least loss at `budget`.
 
     With neither, the budget is halfway between the cheapest and the dearest of the menu.
 
     Args:
-        probe: entered, with the menu among its candidates.
+        probe: entered, with the menu among its candidates, and with the first of the batches seen.
         spend: what `budget` counts, "bits" or "hardware", as `price` says.
-        known: what `parts` gave for the menu, if it is at hand.
 
     Raises:
-        ValueError: a bound or budget that no mixture keeps, or a menu without a price.
+        ValueError: a budget that no mixture keeps, or a menu without a price, before anything is measured; a bound that
+            none keeps.
     """
     assert probe.sites is not None
-    measured = dict(known) if known else parts(probe, batches, menu)
-    size = next(iter(measured.values())).size
-    places = [(p, slot) for p in size for slot in SLOTS if any(slot in probe.sites.slots(c, p) for c in menu)]
-    groups = [[_option(probe, c, p, s, measured[c.name], size, price, spend) for c in menu] for p, s in places]
-    usable = [i for i in range(len(menu)) if all(group[i] is not None for group in groups)]
-    if len(usable) < 2:
-        raise ValueError(
-            f"menu: fewer than two of {', '.join(c.name for c in menu)} have a price: spend=bits needs none"
-        )
-    menu = [menu[i] for i in usable]
-    alone = [_angle(probe, batches, each) for each in menu]
-    options = _scaled([[group[i] for group in groups] for i in usable], alone)
-    found = front(options)
-    scale = len(places) / (len(SLOTS) * len(size))
-    uniforms = [
-        Mixed(each.name, angle, math.fsum(group[i][0] for group in options) / scale)
-        for i, (each, angle) in enumerate(zip(menu, alone, strict=True))
+    places = [
+        (p, slot) for p in probe.sites.sites for slot in SLOTS if any(slot in probe.sites.slots(c, p) for c in menu)
     ]
+    menu, costs = _priced(probe, menu, places, price, spend)
+    _within_budget(_uniform_costs(costs, places, probe.sites.sizes()), budget, spend)
+    measured = parts(probe, batches, menu)
+    size = next(iter(measured.values())).size
+    uniform_costs = _uniform_costs(costs, places, size)
+    whole = math.fsum(size[product] for product, _ in places)  # of it the costs of a choice are means
+    alone = [_angle(probe, batches, each) for each in menu]
+    options = _scaled(
+        [
+            [(size[p] / whole * cost, measured[each.name].loss.get(p, {}).get(s, 0.0))
+             for (p, s), cost in zip(places, own, strict=True)]
+            for each, own in zip(menu, costs, strict=True)
+        ],
+        alone,
+    )  # fmt: skip
+    found = front(options)
+    uniforms = [Mixed(each.name, *of) for each, *of in zip(menu, alone, uniform_costs, strict=True)]
 
     def mixture(choice: Sequence[int]) -> tuple[Candidate, dict[str, dict[str, str]]]:
         chosen: dict[str, dict[str, str]] = {}
@@ -142,16 +145,15 @@ def suggest(
         return _angle(probe, batches, mixture(found.choices[state])[0])
 
     if bound is None:
-        costs = [each.cost for each in uniforms]
-        middle = (min(costs) + max(costs)) / 2 if budget is None else budget
-        state = found.best(middle * scale * (1 + 1e-9))
-        if state is None:
-            raise ValueError(f"budget={middle:g} is below the cheapest of the menu, {min(costs):.4g} ({spend})")
+        middle = (min(uniform_costs) + max(uniform_costs)) / 2 if budget is None else budget
+        state = found.best(middle * (1 + 1e-9))
+        _within_budget([float(found.costs[0])], middle, spend)
+        assert state is not None
         asked, rivals = f"the least angle at {middle:.4g} {spend}", [u for u in uniforms if u.cost <= middle]
     else:
         state, asked = _within(found, bound, angle_at), f"the fewest {spend} within {bound:g} degrees"
         rivals = [each for each in uniforms if each.angle <= bound]
-    mixed = Mixed("mixed", angle_at(state), float(found.costs[state]) / scale)
+    mixed = Mixed("mixed", angle_at(state), float(found.costs[state]))
     choice, predicted = list(found.choices[state]), total([float(found.losses[state])])
     for each in rivals:
         if (each.angle, each.cost) < (mixed.angle, mixed.cost) if bound is None else each.cost < mixed.cost:
@@ -160,10 +162,10 @@ def suggest(
     chosen = mixture(choice)[1]
     if len({name for own in chosen.values() for name in own.values()}) == 1:
         asked += f"; no mixture that was measured beats {menu[choice[0]].name} everywhere"
-    curve = [(float(c) / scale, total([float(loss)])) for c, loss in zip(found.costs, found.losses, strict=True)]
+    curve = [(float(c), total([float(loss)])) for c, loss in zip(found.costs, found.losses, strict=True)]
     return Suggestion(
         chosen, mixed, predicted, sorted(uniforms, key=lambda each: each.cost), products_of(chosen, menu), spend, asked,
-        curve[:: max(1, len(curve) // 200)],
+        measured, curve[:: max(1, len(curve) // 200)],
     )  # fmt: skip
 
 
@@ -190,7 +192,10 @@ def _within(found: Front, bound: float, angle: Callable[[int], float]) -> int:
         elif kept is not None and state >= kept:
             break
         if state == len(found.costs) - 1 and got > bound:
-            raise ValueError(f"bound={bound:g}: the best mixture of this menu turns the gradient by {got:.2f} degrees")
+            raise ValueError(
+                f"bound={bound:g}: the best mixture of this menu turns the gradient by {got:.2f} degrees, everything "
+                "rounded: give a wider bound, or a finer format in menu"
+            )
         aim = float(found.losses[state]) * loss_of(bound) / max(loss_of(got), 1e-300) * (1 if got <= bound else 0.95)
     return len(found.costs) - 1 if kept is None else kept
 
@@ -204,19 +209,45 @@ def _angle(probe: Probe, batches: Sequence[Any], each: Candidate) -> float:
     return math.fsum(angles) / len(angles)
 
 
-def _option(
-    probe: Probe, each: Candidate, product: str, slot: str, own: Parts, size: Mapping[str, float],
+def _priced(
+    probe: Probe, menu: Sequence[Candidate], places: Sequence[tuple[str, str]],
     price: Callable[[Format], Priced | None], spend: str,
-) -> tuple[float, float] | None:  # fmt: skip
-    """Share of the cost, and loss, of one of the menu in one place; None where it has no price."""
+) -> tuple[list[Candidate], list[list[float]]]:  # fmt: skip
+    """Those of the menu that have a price everywhere, and of each what an operand costs in each place.
+
+    Raises:
+        ValueError: they are fewer than two.
+    """
     assert probe.sites is not None
-    given = probe.sites.slots(each, product).get(slot)
-    share = size[product] / math.fsum(size.values()) / len(SLOTS)
-    if spend == "bits":
-        cost = bits_of(given)
-    else:
+
+    def cost(given: Slot | None) -> float | None:
+        if spend == "bits":
+            return bits_of(given)
         priced = price(given.grid) if given is not None and given.rounds else None
-        if priced is None:
-            return None
-        cost = priced.total
-    return share * cost, own.loss.get(product, {}).get(slot, 0.0)
+        return None if priced is None else priced.total
+
+    costs = [[cost(probe.sites.slots(each, product).get(slot)) for product, slot in places] for each in menu]
+    usable = [(each, own) for each, own in zip(menu, costs, strict=True) if None not in own]
+    if len(usable) < 2:
+        raise ValueError(
+            f"menu: fewer than two of {', '.join(c.name for c in menu)} have a price: spend=bits needs none"
+        )
+    return [each for each, _ in usable], [own for _, own in usable]  # type: ignore[misc]
+
+
+def _uniform_costs(
+    costs: Sequence[Sequence[float]], places: Sequence[tuple[str, str]], size: Mapping[str, float]
+) -> list[float]:
+    """Of each of the menu everywhere: the mean over the multiply-adds of all places."""
+    whole = math.fsum(size[product] for product, _ in places)
+    return [
+        math.fsum(size[product] / whole * cost for (product, _), cost in zip(places, own, strict=True)) for own in costs
+    ]
+
+
+def _within_budget(costs: Sequence[float], budget: float | None, spend: str) -> None:
+    if budget is not None and budget * (1 + 1e-9) < min(costs):
+        raise ValueError(
+            f"budget={budget:g} is below the cheapest of the menu, {min(costs):.4g} ({spend}): give that much, or a "
+            "cheaper format in menu"
+        )
