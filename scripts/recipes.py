@@ -1,11 +1,12 @@
 """Write docs/recipes.md: every recipe of conf/recipe in one table, read from the yamls themselves.
 
-python scripts/recipes.py
+`python scripts/recipes.py` takes no arguments.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from lpt.dataflow.slots import SLOTS, Slot
 from lpt.formats.names import NAMED
+from lpt.runs.terminal import say
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -114,4 +116,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        say(__doc__)
+        sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else 2)
     PAGE.write_text(page())

@@ -108,6 +108,14 @@ def test_block_formats_and_a_suggestion_that_a_training_takes(
         assert main() == 0
     finally:
         sys.argv = before
+    [line] = [line for line in out.splitlines() if line.startswith("train in it")]
+    assert "compile=false" in line and "menu" not in line, "the job of the search, and nothing of the search"
+    run = found(tmp_path, "resnet8-digits-")  # of another model than is usual, which the command must tell
+    assert search(tmp_path / "b", *slots, f"checkpoint={run}", "systematic=0", small=few[len(TINY) :]) == 0
+    [line] = [line for line in capfd.readouterr().out.splitlines() if line.startswith("train in it")]
+    assert "model=resnet8_searched data=digits_searched task=searched" in line
+    files = {path.name for path in found(tmp_path / "b", "search-").glob("conf/*/*.yaml")}
+    assert files == {"resnet8_searched.yaml", "digits_searched.yaml", "searched.yaml", "suggested.yaml"}
     assert search(tmp_path, *slots, "budget=2", small=few) == 2
     assert "below the cheapest" in capfd.readouterr().err
 

@@ -71,5 +71,5 @@ def tables(ranking: Ranking) -> list[dict[str, Any]]:
     if made is None:
         return []
     rows: Sequence[Sequence[Any]] = [[p, *(own.get(slot, "-") for slot in SLOTS)] for p, own in made.choices.items()]
-    asked = f"Suggested assignment, {made.asked}: {made.mixed.cost:.4g} {made.spend}, {made.mixed.angle:.2f} degrees"
+    asked = f"Suggested assignment, {made.asked}: {made.mixed.cost:.4g} {made.unit}, {made.mixed.angle:.2f} degrees"
     return [{"title": asked, "columns": ["layer", *SLOTS], "rows": rows}]

@@ -29,7 +29,7 @@ from .experiment import quiet
 from .folder import RunFolder, replace, run_name
 from .named import built, stands_for
 from .pricing import Price, pricing
-from .ranked import results_of, written
+from .ranked import job, results_of, written
 from .terminal import say
 from .tracking import trackers
 from .trained import trained
@@ -93,8 +93,7 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
         if state == "finished":
             print("this search is finished (resume=false measures afresh)", file=sys.stderr)
         else:
-            title = " on ".join(names.values())
-            _measure(cfg, config, task, formats, folder, file, title, progress, run_id, logger, price, costs)
+            _measure(cfg, config, task, formats, folder, file, names, progress, run_id, logger, price, costs)
         text = (folder.path / "ranking.txt").read_text(encoding="utf-8")
     finally:
         folder.close()
@@ -104,8 +103,9 @@ def rank(cfg: DictConfig, choices: dict[str, str]) -> str:
 
 def _measure(
     cfg: DictConfig, config: dict[str, Any], task: Task, formats: list[Candidate], folder: SearchFolder, file: Path,
-    title: str, progress: bool, run_id: str, logger: Any, price: Price, costs: str,
+    names: dict[str, str], progress: bool, run_id: str, logger: Any, price: Price, costs: str,
 ) -> None:  # fmt: skip
+    title = " on ".join(names.values())
     start = time.perf_counter() - (folder.summary().get("wall_seconds") or 0)  # what was measured before a stop, too
     _begun(cfg, folder, file, title, run_id, code.own_code(config))
     task.to("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
@@ -122,8 +122,9 @@ def _measure(
         return task.loss(batch[0])[0]
 
     if config["method"] == "race" and len(formats) <= config["top"]:
-        print(f"no race: top={config['top']} asks for as many formats as there are, so each runs on every batch; "
-              "top=1 looks for the best alone", file=sys.stderr)  # fmt: skip
+        best = "; top=1 looks for the best alone" if len(formats) > 1 else ""
+        print(f"no race: top={config['top']} asks for as many formats as there are, so each runs on every batch{best}",
+              file=sys.stderr)  # fmt: skip
     journal = Journal(folder.path / "evaluations.jsonl", folder.path.name)
     if journal.known:
         print(f"going on: {len(journal.known):,} evaluations are kept from before", file=sys.stderr)
@@ -142,7 +143,7 @@ def _measure(
         watch.close()
         seconds = spent()
         folder.write_summary(wall_seconds=round(seconds, 1))
-    figures = written(ranking, folder.path, title, seconds)
+    figures = written(ranking, folder.path, title, seconds, job(cfg, folder.path, names, OWN))
     results = results_of(ranking)
     _to_wandb(logger, ranking, figures, results)
     folder.write_summary(status="finished", **results, wall_seconds=round(seconds, 1))

@@ -6,7 +6,7 @@ format, a Slot, Products or a recipe where `attach_products_` rounds, in the six
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any, Union
@@ -21,7 +21,6 @@ from .recipes import recipe
 CandidateSpec = Union[str, Sequence[int], Mapping[str, Any], Format, Slot, Products, "Candidate"]
 _SLOT_KEYS = {field.name for field in fields(Slot)}
 _PRODUCTS_KEYS = {field.name for field in fields(Products)}
-FORWARD = ("x", "w")
 FULL = 32  # bits of an operand that is not rounded
 
 
@@ -72,12 +71,13 @@ class Candidate:
         """Whether it takes random bits."""
         return any(s.random or (s.turn is not None and s.turn.signs == "fresh") for _, s in self._everywhere())
 
-    @property
-    def forward_alone(self) -> tuple[str, ...]:
-        """Those of x and w whose format nothing has on the way back, so that only a forward pass tells of it."""
-        grids = [(name, slot.grid) for name, slot in self._everywhere() if slot.rounds]
-        back = [grid for name, grid in grids if name not in FORWARD]
-        return tuple(name for name in FORWARD if any(n == name and grid not in back for n, grid in grids))
+    def unseen(self, seen: Collection[str]) -> tuple[str, ...]:
+        """Places of which those of `seen` ("A", "E" and slots) tell nothing: the format of none of them is theirs."""
+        edges = [("A", self.activation), ("E", self.error)]
+        grids = [(name, grid) for name, grid in edges if grid is not None and grid.name != "fp32"]
+        grids += [(name, slot.grid) for name, slot in self._everywhere() if slot.rounds]
+        told = [grid for name, grid in grids if name in seen]
+        return tuple(dict.fromkeys(name for name, grid in grids if name not in seen and grid not in told))
 
     def _everywhere(self) -> list[tuple[str, Slot]]:
         """Every slot that is asked for, of all products or by a rule."""
@@ -107,7 +107,7 @@ def resolve(specs: Sequence[CandidateSpec]) -> list[Candidate]:
         ValueError: an unknown name, none at all, or one name for two things.
     """
     if isinstance(specs, str):
-        raise ValueError(f"formats={specs!r} is not a list: write [{specs}]")
+        raise ValueError(f"{specs!r} is not a list: write [{specs}]")
     found: dict[str, Candidate] = {}
     for spec in specs:
         for each in _expanded(spec):

@@ -18,7 +18,7 @@ from .parts import parts
 from .probe import ACTIVATIONS, Probe
 from .race import Outcome, race
 from .ranking import MODEL, Ranking
-from .rows import BY, priced, rows, score, settings, total
+from .rows import BY, priced, rows, score, seen_by, settings, total
 from .suggest import SPEND, menu_of, suggest
 
 METHODS = ("race", "exhaustive")
@@ -134,8 +134,7 @@ def search(
         leaders = [i for i in outcome.order if i in outcome.order[:top] or chosen[i].name in layers_of]
         for n in range(min(layers, len(outcome.scores))):
             detailed |= angles.of(n, leaders, per_layer=True)
-        blind = (probe.local and by != "whole") or by == "error"
-        made = rows(chosen, prices, bits, outcome, found, detailed, top, blind)
+        made = rows(chosen, prices, bits, outcome, found, detailed, top, seen_by(by, probe.local))
         _add_systematic(
             made, probe, [batches[i] for i in order[:systematic]], [chosen[i] for i in leaders], draws, known
         )
@@ -143,9 +142,15 @@ def search(
         first = next((chosen[i] for i in outcome.order if chosen[i].products is not None), None)
         if few and first is not None and first.name not in looked:
             looked |= parts(probe, few, [first])
+    told = settings(probe, chosen, any(row.unseen for row in made))
+    if systematic:
+        told.append(
+            "systematic, noise to signal: of everything rounded, forward and back, over "
+            f"{min(systematic, len(batches))} batches, {draws} draws of what is random"
+        )
     return Ranking(
         made, by, method, 1 - outcome.doubt, top, len(found), len(chosen) * len(batches), len(outcome.scores),
-        len(detailed), settings(probe, chosen, any(row.unseen for row in made)), list(probe.weights), costs,
+        len(detailed), told, list(probe.weights), costs,
         list(probe.sites.sites) if probe.sites is not None else [], looked, suggestion,
     )  # fmt: skip
 

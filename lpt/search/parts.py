@@ -1,8 +1,9 @@
 """What each slot of each product costs: the gradient with this one operand rounded and all else in full precision.
 
-The loss of a part is the square of relative error, |g - r|^2 / |r|^2 with r the gradient in full precision. Errors of
-many parts that point in directions of their own add up in it, where angles do not; a small angle is the square root of
-such a sum, in radians. That they do add up is an assumption, so that a mixture is measured as a whole in the end.
+The loss of a part is the square of the tangent of the angle by which it turns the gradient: what stands at right angles
+to the gradient in full precision, in units of what lies along it. Such errors of many parts, each in a direction of its
+own, add up in it, where angles do not; a small angle is the square root of such a sum, in radians. That they do add up
+is an assumption, so that a mixture is measured as a whole in the end.
 """
 
 from __future__ import annotations
@@ -16,24 +17,30 @@ from torch import Tensor
 
 from ..dataflow.slots import SLOTS
 from .candidates import Candidate
-from .probe import Probe
+from .edges import sum_of
+from .probe import Probe, angle_of
 from .sites import LOCAL
+
+MOST = 1e6  # a loss from some 89.9 degrees upward
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Of one candidate: `loss[product][slot]`, for those of a product's slots that round.
+    """Of one candidate: `angles[product][slot]`, in degrees, for those of a product's slots that round.
 
-    `size`: multiply-adds of each product.
+    `size[product][slot]`: multiply-adds that read it; without those that none reads.
     """
 
-    loss: dict[str, dict[str, float]]
-    size: dict[str, float]
+    angles: dict[str, dict[str, float]]
+    size: dict[str, dict[str, float]]
 
     def angle(self, product: str, slot: str) -> float | None:
-        """About the angle, in degrees, by which this part alone turns the gradient; None where it does not round."""
-        loss = self.loss.get(product, {}).get(slot)
-        return None if loss is None else math.degrees(math.atan(math.sqrt(loss)))
+        """By which this part alone turns the gradient; None where it does not round."""
+        return self.angles.get(product, {}).get(slot)
+
+    def loss(self, product: str, slot: str) -> float:
+        """What the angle adds to a sum of losses; 0 where nothing is rounded."""
+        return min(loss_of(self.angle(product, slot) or 0.0), MOST)
 
 
 def parts(probe: Probe, batches: Sequence[Any], candidates: Sequence[Candidate]) -> dict[str, Parts]:
@@ -46,41 +53,34 @@ def parts(probe: Probe, batches: Sequence[Any], candidates: Sequence[Candidate])
         probe: entered, with these candidates.
     """
     assert probe.sites is not None
-    sums: dict[str, dict[tuple[str, str], float]] = {each.name: {} for each in candidates}
-    size: dict[str, float] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {each.name: {} for each in candidates}
+    size: dict[str, dict[str, float]] = {name: {} for name in probe.sites.sites}
     for n, batch in enumerate(batches):
         reference = probe.reference(batch)
-        whole = sum(float(r.double().square().sum()) for r in reference)
-        size = {name: size.get(name, 0.0) + own for name, own in probe.sites.sizes().items()}
+        for name, own in probe.sites.sizes().items():
+            size[name] |= {slot: size[name].get(slot, 0.0) + of / len(batches) for slot, of in own.items()}
         for each in candidates:
             for product in probe.sites.sites:
                 for slot, given in probe.sites.slots(each, product).items():
                     if given.rounds or given.source != "hp":
-                        loss = _loss(probe, batch, reference, each, product, slot, n) / whole
-                        own = sums[each.name]
-                        own[product, slot] = own.get((product, slot), 0.0) + loss / len(batches)
-    found = {}
-    for name, own in sums.items():
-        by_product: dict[str, dict[str, float]] = {}
-        for (product, slot), loss in own.items():
-            by_product.setdefault(product, {})[slot] = loss
-        found[name] = Parts(by_product, {name: s / len(batches) for name, s in size.items()})
-    return found
+                        angle = angle_of(_gradient(probe, batch, reference, each, product, slot, n), reference)
+                        own = found[each.name].setdefault(product, {})
+                        own[slot] = own.get(slot, 0.0) + angle / len(batches)
+    return {name: Parts(angles, size) for name, angles in found.items()}
 
 
-def _loss(
-    probe: Probe, batch: Any, reference: Sequence[Tensor], each: Candidate, product: str, slot: str, draw: int
-) -> float:
-    """Squared length of the change of the gradient."""
+def _gradient(
+    probe: Probe, batch: Any, reference: list[Tensor], each: Candidate, product: str, slot: str, draw: int
+) -> list[Tensor]:
+    """The gradient with this part rounded."""
     assert probe.sites is not None
     choices: Mapping[str, Any] = {product: (each, (slot,))}
     if slot in LOCAL:
         has_weight = any(record.weight is not None for record in probe.sites.sites[product].records)
         if has_weight:
-            return sum(float(c.double().square().sum()) for c in probe.sites.changes(choices, draw).values())
+            return sum_of(reference, list(probe.weights), probe.sites.changes(choices, draw))
     rounding = lambda: probe.sites.rounding(choices, draw)  # type: ignore[union-attr]  # noqa: E731
-    g = probe.passing_back(rounding) if slot not in ("x", "w") else probe.passing(batch, rounding)
-    return sum(float((a - b).double().square().sum()) for a, b in zip(g, reference, strict=True))
+    return probe.passing_back(rounding) if slot not in ("x", "w") else probe.passing(batch, rounding)
 
 
 def table(parts: Parts) -> list[list[float | None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,17 @@ import torch
 
 from ..dataflow.slots import SLOTS
 from ..formats import Format
+from ..weights.parameters import why_not
 from .candidates import Candidate
 from .cost import Gates, Priced
 from .journal import Found
-from .probe import Angles, Probe
+from .probe import PROPAGATED, Angles, Probe
 from .race import Array, Outcome, estimates
 from .ranking import Row
+from .sites import ERRORS
 
 BY = ("error", "activation", "both")
+SHOWN = 4  # parameters that are named
 
 
 def score(angles: Angles, by: str) -> float:
@@ -40,15 +43,24 @@ def priced(each: Candidate, price: Callable[[Format], Priced | None], probe: Pro
         shares = [0.5, 0.5]
     else:
         assert probe.sites is not None
-        sizes = probe.sites.sizes()
-        places = [(name, slot) for name in sizes for slot in SLOTS]
-        given = {name: probe.sites.slots(each, name) for name in sizes}
+        given = {name: probe.sites.slots(each, name) for name in probe.sites.sites}
         known = {s.grid: price(s.grid) for of in given.values() for s in of.values() if s.rounds}
-        found = [known[s.grid] if (s := given[n].get(slot)) is not None and s.rounds else None for n, slot in places]
-        shares = [sizes[name] / math.fsum(sizes.values()) / len(SLOTS) for name, _ in places]
+        read = [
+            (size, given[name].get(slot)) for name, own in probe.sites.sizes().items() for slot, size in own.items()
+        ]
+        found = [known[slot.grid] if slot is not None and slot.rounds else None for _, slot in read]
+        whole = math.fsum(size for size, _ in read)
+        shares = [size / whole for size, _ in read]
     if any(cost is None for cost in found):
         return None
     return Gates(math.fsum(share * cost.total for share, cost in zip(shares, found, strict=True)))  # type: ignore[union-attr]
+
+
+def seen_by(by: str, local: bool) -> set[str]:
+    """The places whose rounding counts in an angle (`probe`)."""
+    error, activation = {"E", *ERRORS}, {"A", *(("wgrad_x",) if local else PROPAGATED)}
+    whole = {"A", "E", *SLOTS}
+    return {"error": error, "activation": activation, "both": error | activation, "whole": whole}[by]
 
 
 def settings(probe: Probe, chosen: Sequence[Candidate], unseen: bool = False) -> list[str]:
@@ -77,10 +89,12 @@ def settings(probe: Probe, chosen: Sequence[Candidate], unseen: bool = False) ->
         ]
         if unseen:
             lines.append(
-                "unseen: operands whose format is in the forward pass alone, which stays in full precision here: they "
-                "do not count (by=whole ranks by everything)"
+                "unseen: operands that do not count in what is ranked by, and whose format nothing has that counts "
+                "(by=whole ranks by everything)"
             )
         lines += [f"{each.name}: not measured: {'; '.join(each.left)}" for each in chosen if each.left]
+    if unlike := [f"{name} ({reason})" for name, reason in why_not(probe.model).items()]:
+        lines.append(f"out of the angle: {', '.join(unlike[:SHOWN])}{' and more' * (len(unlike) > SHOWN)}")
     if probe.hidden:
         hidden = ", ".join(f"{name} ({kind})" for name, kind in probe.hidden.items())
         lines.append(f"left in full precision, and out of the angle, since their products cannot be reached: {hidden}")
@@ -93,9 +107,10 @@ def total(cost: Priced | None) -> float:
 
 def rows(
     chosen: Sequence[Candidate], prices: dict[str, Priced | None], bits: dict[str, float], outcome: Outcome,
-    found: Found, detailed: Found, top: int, blind: bool,
+    found: Found, detailed: Found, top: int,
+    seen: Collection[str],
 ) -> list[Row]:  # fmt: skip
-    """A row for each candidate, best first; `blind`: what it is ranked by does not see the forward pass."""
+    """A row for each candidate, best first; `seen`: places that count in what they are ranked by."""
     n, best = len(outcome.scores), outcome.order[:top]
     angles_of: dict[str, Array] = {}
     for kind in (*BY, *(["whole"] if all(angles.whole is not None for angles in found.values()) else [])):
@@ -107,7 +122,7 @@ def rows(
     return [
         Row(
             rank, chosen[i], bits[chosen[i].name], batches=int(ran[i]), top=rank <= top, cost=prices[chosen[i].name],
-            unseen=chosen[i].forward_alone if blind else (), **_number(angles_of, i), **_layers(detailed, i),
+            unseen=chosen[i].unseen(seen), **_number(angles_of, i), **_layers(detailed, i),
         )
         for rank, i in enumerate(outcome.order, start=1)
     ]  # fmt: skip

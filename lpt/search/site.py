@@ -22,13 +22,16 @@ from ..dataflow.slots import PRODUCTS
 from ..dataflow.switching import Switches
 from .operands import rows_of
 
+OF = {slot: product for product, pair in PRODUCTS.items() for slot in pair}
+
 
 class Seen(Kept):
-    """An operand of the shared graph, with the weight that its product multiplied: a view of it, or itself."""
+    """An operand of the shared graph, with the weight that its product multiplied, a view of it or itself, and how
+    many multiply-adds that took."""
 
-    def __init__(self, t: Tensor, w: Tensor) -> None:
+    def __init__(self, t: Tensor, w: Tensor, size: float) -> None:
         super().__init__(t)
-        self.w = w
+        self.w, self.size = w, size
 
 
 @dataclass
@@ -61,7 +64,8 @@ class Site:
         self.switches = Switches(observing=False)
         self.forward = Multiplying(module, root, self)  # type: ignore[arg-type]  # it asks for what is here
         self.records: list[Record] = []
-        self.size = 0.0  # multiply-adds of the forward product in the pass in full precision
+        self.sizes = dict.fromkeys(PRODUCTS, 0.0)  # multiply-adds in the pass in full precision
+        self._size = 0.0  # of the forward product of this call, if it is counted
         # In the pass in full precision, and in no other: whether multiply-adds are to be counted.
         self.recording: Callable[[], bool] | None = None
         self.full: Product | None = None  # of the candidate
@@ -89,14 +93,16 @@ class Site:
     def operand(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None, observing: bool = False) -> Tensor:
         if self.part is not None:
             return self.part.operand(kind, name, t, self.keys)
-        if name == "w" and self.recording is not None and self.recording():
-            self.size += multiply_adds(kind, self._last, t)
+        if name == "w":
+            counted = self.recording is not None and self.recording()
+            self._size = multiply_adds(kind, self._last, t) if counted else 0.0
+            self.sizes["forward"] += self._size
         if name in ("x", "w", "wgrad_e"):
             self._last = t
         return t.detach()
 
     def kept(self, kind: Kind, name: str, t: Tensor, q: Tensor, keys: Tensor | None) -> Kept:
-        return Seen(t, self._last) if self.part is None else self.part.kept(kind, name, t, q, self.keys)
+        return Seen(t, self._last, self._size) if self.part is None else self.part.kept(kind, name, t, q, self.keys)
 
     def restored(
         self, kind: Kind, name: str, kept: Kept, tensors: Sequence[Any], keys: Tensor | None, observing: bool
@@ -107,8 +113,10 @@ class Site:
         t = kept.restored(tensors)
         if self.part is not None:
             return self.rounded(kind, name, t)
-        if name == "wgrad_x" and self.recording is not None:
-            self._record(kind, t, kept.w)
+        if self.recording is not None:
+            self.sizes[OF[name]] += kept.size
+            if name == "wgrad_x":
+                self._record(kind, t, kept.w)
         return t
 
     def rounded(self, kind: Kind, name: str, t: Tensor) -> Tensor:

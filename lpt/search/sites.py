@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +15,10 @@ from ..dataflow import Multiplied, Products
 from ..dataflow.multiplying import Multiplying
 from ..dataflow.product import Product
 from ..dataflow.roles import HIDES_PRODUCTS
-from ..dataflow.slots import SLOTS
+from ..dataflow.slots import PRODUCTS, SLOTS
 from ..dataflow.switching import HANDLE
 from .candidates import Candidate, bits_of
-from .site import Site
+from .site import OF, Site
 
 LOCAL = ("wgrad_e", "wgrad_x")  # slots on which nothing but their own product's result depends
 ERRORS = ("dgrad_e", "dgrad_w", "wgrad_e")
@@ -80,7 +81,7 @@ class Sites:
         in the place of what was seen before."""
         for site in self.sites.values():
             site.records.clear()
-            site.size = 0.0
+            site.sizes = dict.fromkeys(PRODUCTS, 0.0)
             site.recording = counts
         try:
             yield
@@ -125,9 +126,12 @@ class Sites:
                     found[record.weight][record.rows] += site.change(record)
         return found
 
-    def sizes(self) -> dict[str, float]:
-        """Multiply-adds of each product in the batch that was seen."""
-        return {name: site.size for name, site in self.sites.items()}
+    def sizes(self) -> dict[str, dict[str, float]]:
+        """Multiply-adds that read each slot of each product in the batch that was seen; slots that none read are not in
+        it, as those of a gradient that nobody asks for."""
+        return {
+            name: {slot: size for slot in SLOTS if (size := site.sizes[OF[slot]])} for name, site in self.sites.items()
+        }
 
     def slots(self, candidate: Candidate, name: str) -> dict[str, Any]:
         """The slots of one product that ask for something."""
@@ -136,10 +140,8 @@ class Sites:
 
     def bits(self, candidate: Candidate) -> float:
         """Mean bits of an operand over the multiply-adds that read it, of the batch that was seen."""
-        sizes = self.sizes()
-        whole = sum(sizes.values()) or 1.0
-        read = (size * sum(bits_of(self.slots(candidate, n).get(s)) for s in SLOTS) for n, size in sizes.items())
-        return sum(read) / len(SLOTS) / whole
+        read = [(size, self.slots(candidate, n).get(s)) for n, own in self.sizes().items() for s, size in own.items()]
+        return math.fsum(size * bits_of(slot) for size, slot in read) / math.fsum(size for size, _ in read)
 
     def _theirs(self) -> list[nn.Module]:
         return [] if self._handle is None else [m.module for m in self._handle.rounding.values()]

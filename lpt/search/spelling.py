@@ -15,14 +15,20 @@ from .candidates import Candidate
 
 
 def products_of(chosen: Mapping[str, Mapping[str, str]], menu: Sequence[Candidate]) -> dict[str, Any]:
-    """What `Products` takes: for each slot what most products have, and a rule for each product that differs."""
+    """What `Products` takes: for each slot what most products have, and a rule for each product that differs.
+
+    Args:
+        chosen: product -> slot -> name of one of the menu; slots that are not in it are left in full precision.
+    """
     by_name = {each.name: each.slots for each in menu}
-    usual = {s: Counter(own[s] for own in chosen.values() if s in own).most_common(1)[0][0] for s in SLOTS}
+    counts = {s: Counter(own[s] for own in chosen.values() if s in own) for s in SLOTS}
+    usual = {s: counted.most_common(1)[0][0] for s, counted in counts.items() if counted}
     rules = []
     for product, own in chosen.items():
         differ = {slot: spelt(by_name[name][slot]) for slot, name in own.items() if name != usual[slot]}
+        differ |= dict.fromkeys(usual.keys() - own.keys())  # what nobody multiplies, as of a weight that is frozen
         if differ:
-            rules.append({"pattern": product, **differ})
+            rules.append({"pattern": product, **{slot: differ[slot] for slot in SLOTS if slot in differ}})
     return {**{slot: spelt(by_name[name][slot]) for slot, name in usual.items()}, "rules": rules}
 
 

@@ -8,32 +8,18 @@ better.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..dataflow import Products
-from ..dataflow.slots import SLOTS, Slot
-from ..formats import Format
-from .candidates import Candidate, CandidateSpec, bits_of, of_slots, resolve, uniform
-from .cost import Priced
-from .knapsack import Front, front
-from .parts import Parts, loss_of, parts, total
-from .probe import Probe, angle_of
+from .candidates import Candidate, CandidateSpec, of_slots, resolve, uniform
+from .mixing import Mixed, Mixing, Price
+from .parts import Parts, total
+from .probe import Probe
 from .spelling import products_of
 
 SPEND = ("bits", "hardware")
-TRIES = 6  # measurements of a mixture until its angle is below a bound
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A scheme that was measured as a whole: mean angle in degrees over the batches, and its cost."""
-
-    name: str
-    angle: float
-    cost: float
+UNITS = {"bits": "bits", "hardware": "gates"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +45,10 @@ class Suggestion:
     asked: str
     parts: dict[str, Parts]
     front: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.spend]
 
     def __str__(self) -> str:
         unit = "bits an operand" if self.spend == "bits" else "gates a multiply-add"
@@ -96,8 +86,8 @@ def menu_of(specs: Sequence[CandidateSpec]) -> list[Candidate]:
 
 
 def suggest(
-    probe: Probe, batches: Sequence[Any], menu: Sequence[Candidate], price: Callable[[Format], Priced | None],
-    spend: str = "bits", bound: float | None = None, budget: float | None = None,
+    probe: Probe, batches: Sequence[Any], menu: Sequence[Candidate], price: Price, spend: str = "bits",
+    bound: float | None = None, budget: float | None = None,
 ) -> Suggestion:  # fmt: skip
     """The cheapest mixture of `menu` that turns the gradient by at most `bound` degrees; or of least loss at `budget`.
 
@@ -111,143 +101,42 @@ def suggest(
         ValueError: a budget that no mixture keeps, or a menu without a price, before anything is measured; a bound that
             none keeps.
     """
-    assert probe.sites is not None
-    places = [
-        (p, slot) for p in probe.sites.sites for slot in SLOTS if any(slot in probe.sites.slots(c, p) for c in menu)
-    ]
-    menu, costs = _priced(probe, menu, places, price, spend)
-    _within_budget(_uniform_costs(costs, places, probe.sites.sizes()), budget, spend)
-    measured = parts(probe, batches, menu)
-    size = next(iter(measured.values())).size
-    uniform_costs = _uniform_costs(costs, places, size)
-    whole = math.fsum(size[product] for product, _ in places)  # of it the costs of a choice are means
-    alone = [_angle(probe, batches, each) for each in menu]
-    options = _scaled(
-        [
-            [(size[p] / whole * cost, measured[each.name].loss.get(p, {}).get(s, 0.0))
-             for (p, s), cost in zip(places, own, strict=True)]
-            for each, own in zip(menu, costs, strict=True)
-        ],
-        alone,
-    )  # fmt: skip
-    found = front(options)
-    uniforms = [Mixed(each.name, *of) for each, *of in zip(menu, alone, uniform_costs, strict=True)]
-
-    def mixture(choice: Sequence[int]) -> tuple[Candidate, dict[str, dict[str, str]]]:
-        chosen: dict[str, dict[str, str]] = {}
-        for (product, slot), option in zip(places, choice, strict=True):
-            chosen.setdefault(product, {})[slot] = menu[option].name
-        each = Candidate("mixed", products=Products(**products_of(chosen, menu)))
-        probe.sites.add(each)  # type: ignore[union-attr]
-        return each, chosen
-
-    def angle_at(state: int) -> float:
-        return _angle(probe, batches, mixture(found.choices[state])[0])
-
+    mixing = Mixing(probe, batches, menu, None if spend == "bits" else price)
+    unit = UNITS[spend]
+    _within(budget, mixing.least, unit)
+    measured = mixing.measure()
+    _within(budget, mixing.least, unit)  # of all batches
     if bound is None:
-        middle = (min(uniform_costs) + max(uniform_costs)) / 2 if budget is None else budget
-        state = found.best(middle * (1 + 1e-9))
-        _within_budget([float(found.costs[0])], middle, spend)
-        assert state is not None
-        asked, rivals = f"the least angle at {middle:.4g} {spend}", [u for u in uniforms if u.cost <= middle]
+        costs = [each.cost for each in mixing.uniform]
+        limit = (min(costs) + max(costs)) / 2 if budget is None else budget
+        state = mixing.front.best(limit * (1 + 1e-9))
+        tried = [mixing.at(state or 0), *(each for each in mixing.everywhere if each.mixed.cost <= limit)]
+        best = min(tried, key=lambda each: (each.mixed.angle, each.mixed.cost))
+        asked = f"the least angle at {limit:.4g} {unit}"
     else:
-        state, asked = _within(found, bound, angle_at), f"the fewest {spend} within {bound:g} degrees"
-        rivals = [each for each in uniforms if each.angle <= bound]
-    mixed = Mixed("mixed", angle_at(state), float(found.costs[state]))
-    choice, predicted = list(found.choices[state]), total([float(found.losses[state])])
-    for each in rivals:
-        if (each.angle, each.cost) < (mixed.angle, mixed.cost) if bound is None else each.cost < mixed.cost:
-            mixed, predicted = Mixed("mixed", each.angle, each.cost), each.angle
-            choice = [uniforms.index(each)] * len(places)
-    chosen = mixture(choice)[1]
-    if len({name for own in chosen.values() for name in own.values()}) == 1:
-        asked += f"; no mixture that was measured beats {menu[choice[0]].name} everywhere"
-    curve = [(float(c), total([float(loss)])) for c, loss in zip(found.costs, found.losses, strict=True)]
+        tried = [*mixing.near(bound), *mixing.everywhere]
+        kept = [each for each in tried if each.mixed.angle <= bound]
+        if not kept:
+            raise ValueError(
+                f"bound={bound:g}: the best of this menu that was found turns the gradient by "
+                f"{min(each.mixed.angle for each in tried):.2f} degrees, everything rounded: give a wider bound, or a "
+                "finer format in menu"
+            )
+        best = min(kept, key=lambda each: (each.mixed.cost, each.mixed.angle))
+        asked = f"the fewest {unit} within {bound:g} degrees"
+    if len({*best.choice}) == 1:
+        asked += f"; no mixture that was measured beats {menu[best.choice[0]].name} everywhere"
+    chosen = mixing.chosen(best.choice)
+    curve = zip(mixing.front.costs.tolist(), (total([loss]) for loss in mixing.front.losses.tolist()), strict=True)
     return Suggestion(
-        chosen, mixed, predicted, sorted(uniforms, key=lambda each: each.cost), products_of(chosen, menu), spend, asked,
-        measured, curve[:: max(1, len(curve) // 200)],
+        chosen, best.mixed, best.predicted, sorted(mixing.uniform, key=lambda each: each.cost),
+        products_of(chosen, menu), spend, asked, measured, [*curve][:: max(1, len(mixing.front.costs) // 200)],
     )  # fmt: skip
 
 
-def _scaled(options: Sequence[Sequence[Any]], angles: Sequence[float]) -> list[list[tuple[float, float]]]:
-    """From [format][place] to [place][format], the losses of each format summing to what its angle everywhere says."""
-    found: list[list[tuple[float, float]]] = [[] for _ in options[0]]
-    for own, angle in zip(options, angles, strict=True):
-        sum_of_parts = math.fsum(loss for _, loss in own)
-        factor = min(loss_of(angle), 1e6) / sum_of_parts if sum_of_parts > 0 else 1.0
-        for place, (cost, loss) in zip(found, own, strict=True):
-            place.append((cost, loss * factor))
-    return found
-
-
-def _within(found: Front, bound: float, angle: Callable[[int], float]) -> int:
-    """The cheapest state whose measured angle is at most `bound`: the loss that is aimed at follows what comes out."""
-    aim, kept = loss_of(bound), None
-    for _ in range(TRIES):
-        state = found.cheapest(aim)
-        state = len(found.costs) - 1 if state is None else state
-        got = angle(state)
-        if got <= bound and (kept is None or state < kept):
-            kept = state
-        elif kept is not None and state >= kept:
-            break
-        if state == len(found.costs) - 1 and got > bound:
-            raise ValueError(
-                f"bound={bound:g}: the best mixture of this menu turns the gradient by {got:.2f} degrees, everything "
-                "rounded: give a wider bound, or a finer format in menu"
-            )
-        aim = float(found.losses[state]) * loss_of(bound) / max(loss_of(got), 1e-300) * (1 if got <= bound else 0.95)
-    return len(found.costs) - 1 if kept is None else kept
-
-
-def _angle(probe: Probe, batches: Sequence[Any], each: Candidate) -> float:
-    """Mean over the batches, all of it rounded, forward and back."""
-    angles = []
-    for n, batch in enumerate(batches):
-        reference = probe.reference(batch)
-        angles.append(angle_of(probe.gradient(batch, each, n), reference))
-    return math.fsum(angles) / len(angles)
-
-
-def _priced(
-    probe: Probe, menu: Sequence[Candidate], places: Sequence[tuple[str, str]],
-    price: Callable[[Format], Priced | None], spend: str,
-) -> tuple[list[Candidate], list[list[float]]]:  # fmt: skip
-    """Those of the menu that have a price everywhere, and of each what an operand costs in each place.
-
-    Raises:
-        ValueError: they are fewer than two.
-    """
-    assert probe.sites is not None
-
-    def cost(given: Slot | None) -> float | None:
-        if spend == "bits":
-            return bits_of(given)
-        priced = price(given.grid) if given is not None and given.rounds else None
-        return None if priced is None else priced.total
-
-    costs = [[cost(probe.sites.slots(each, product).get(slot)) for product, slot in places] for each in menu]
-    usable = [(each, own) for each, own in zip(menu, costs, strict=True) if None not in own]
-    if len(usable) < 2:
+def _within(budget: float | None, least: float, unit: str) -> None:
+    if budget is not None and budget < least:
         raise ValueError(
-            f"menu: fewer than two of {', '.join(c.name for c in menu)} have a price: spend=bits needs none"
-        )
-    return [each for each, _ in usable], [own for _, own in usable]  # type: ignore[misc]
-
-
-def _uniform_costs(
-    costs: Sequence[Sequence[float]], places: Sequence[tuple[str, str]], size: Mapping[str, float]
-) -> list[float]:
-    """Of each of the menu everywhere: the mean over the multiply-adds of all places."""
-    whole = math.fsum(size[product] for product, _ in places)
-    return [
-        math.fsum(size[product] / whole * cost for (product, _), cost in zip(places, own, strict=True)) for own in costs
-    ]
-
-
-def _within_budget(costs: Sequence[float], budget: float | None, spend: str) -> None:
-    if budget is not None and budget * (1 + 1e-9) < min(costs):
-        raise ValueError(
-            f"budget={budget:g} is below the cheapest of the menu, {min(costs):.4g} ({spend}): give that much, or a "
-            "cheaper format in menu"
+            f"budget={budget:g} is below the cheapest of the menu, {least:.6g} {unit}: give that much, or a cheaper "
+            "format in menu"
         )

@@ -1,0 +1,159 @@
+"""Choices of one format of a menu for each slot of each product: their costs, and what is measured of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..dataflow import Products
+from ..dataflow.slots import Slot
+from ..formats import Format
+from .candidates import Candidate, bits_of
+from .cost import Priced
+from .knapsack import Front, front
+from .parts import MOST, Parts, loss_of, parts, total
+from .probe import Probe, angle_of
+from .spelling import products_of
+
+TRIES = 12  # measurements on the way to the cheapest mixture within a bound
+DIGITS = 9  # of costs: sums of shares have no more
+Place = tuple[str, str]  # product, slot
+Price = Callable[[Format], Priced | None]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A scheme that was measured as a whole: mean angle in degrees over the batches, and its cost."""
+
+    name: str
+    angle: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A choice, by places, that was measured; `predicted` is the angle that the sum of its parts gives."""
+
+    mixed: Mixed
+    choice: Sequence[int]
+    predicted: float
+
+
+@dataclass
+class Mixing:
+    """What can be chosen, and what it costs.
+
+    Args:
+        probe: entered, with the menu among its candidates, and with the first of the batches seen.
+        menu: for each place one of these.
+        price: of a format; None counts bits.
+
+    Raises:
+        ValueError: one of the menu has no price somewhere.
+    """
+
+    probe: Probe
+    batches: Sequence[Any]
+    menu: Sequence[Candidate]
+    price: Price | None = None
+    places: list[Place] = field(init=False)
+    costs: list[list[float]] = field(init=False)  # of each of the menu, in each place
+    size: Mapping[str, Mapping[str, float]] = field(init=False)  # multiply-adds that read a slot
+
+    def __post_init__(self) -> None:
+        assert self.probe.sites is not None
+        self._sites = sites = self.probe.sites
+        self.size = sites.sizes()
+        self.places = [
+            (p, s) for p, own in self.size.items() for s in own if any(s in sites.slots(c, p) for c in self.menu)
+        ]
+        costs = [[self._cost(sites.slots(each, p).get(s)) for p, s in self.places] for each in self.menu]
+        if without := [each.name for each, own in zip(self.menu, costs, strict=True) if None in own]:
+            raise ValueError(
+                f"menu: {', '.join(without)} has no price everywhere, as full precision has none: leave it out, or "
+                "give spend=bits, which needs none"
+            )
+        self.costs = costs  # type: ignore[assignment]
+
+    @property
+    def least(self) -> float:
+        """The cost of the cheapest mixture."""
+        return self.mean(list(map(min, zip(*self.costs, strict=True))))
+
+    def mean(self, costs: Sequence[float]) -> float:
+        """Over the multiply-adds of all places."""
+        whole = math.fsum(self.size[p][s] for p, s in self.places)
+        return round(
+            math.fsum(self.size[p][s] / whole * c for (p, s), c in zip(self.places, costs, strict=True)), DIGITS
+        )
+
+    def measure(self) -> dict[str, Parts]:
+        """Each of the menu, alone in each place and everywhere; with that, which mixtures nothing beats."""
+        self.parts = parts(self.probe, self.batches, self.menu)
+        self.size = next(iter(self.parts.values())).size
+        self.uniform = [
+            Mixed(c.name, self._angle(c), self.mean(own)) for c, own in zip(self.menu, self.costs, strict=True)
+        ]
+        whole = math.fsum(self.size[p][s] for p, s in self.places)
+        options: list[list[tuple[float, float]]] = [[] for _ in self.places]
+        for each, costs, uniform in zip(self.menu, self.costs, self.uniform, strict=True):
+            losses = [self.parts[each.name].loss(p, s) for p, s in self.places]
+            scale = min(loss_of(uniform.angle), MOST) / (math.fsum(losses) or 1.0)  # so that they sum to what it does
+            for own, (p, s), cost, loss in zip(options, self.places, costs, losses, strict=True):
+                own.append((self.size[p][s] / whole * cost, loss * scale))
+        self.front: Front = front(options)
+        return self.parts
+
+    def chosen(self, choice: Sequence[int]) -> dict[str, dict[str, str]]:
+        """Product -> slot -> name of the one of the menu."""
+        found: dict[str, dict[str, str]] = {product: {} for product in self.size}
+        for (product, slot), option in zip(self.places, choice, strict=True):
+            found[product][slot] = self.menu[option].name
+        return found
+
+    def at(self, state: int) -> Tried:
+        """One of the front, measured."""
+        choice = self.front.choices[state]
+        each = Candidate("mixed", products=Products(**products_of(self.chosen(choice), self.menu)))
+        self._sites.add(each)
+        mixed = Mixed("mixed", self._angle(each), round(float(self.front.costs[state]), DIGITS))
+        return Tried(mixed, choice, total([float(self.front.losses[state])]))
+
+    @property
+    def everywhere(self) -> list[Tried]:
+        """Each of the menu in all places."""
+        return [
+            Tried(Mixed("mixed", each.angle, each.cost), [i] * len(self.places), each.angle)
+            for i, each in enumerate(self.uniform)
+        ]
+
+    def near(self, bound: float) -> list[Tried]:
+        """Measured states near an angle, by bisection, since dearer ones turn the gradient less, as a rule; and the
+        dearest one, if none of them keeps it."""
+        tried: dict[int, Tried] = {}
+        over, last = -1, len(self.front.costs) - 1
+        aimed, kept = self.front.cheapest(loss_of(bound)), last
+        state = last if aimed is None else aimed
+        while state not in tried and len(tried) < TRIES:
+            tried[state] = self.at(state)
+            over, kept = (over, state) if tried[state].mixed.angle <= bound else (state, kept)
+            state = (over + kept + 1) // 2
+        if last not in tried and all(each.mixed.angle > bound for each in tried.values()):
+            tried[last] = self.at(last)
+        return list(tried.values())
+
+    def _angle(self, each: Candidate) -> float:
+        """Mean over the batches, all of it rounded, forward and back."""
+        angles = []
+        for n, batch in enumerate(self.batches):
+            reference = self.probe.reference(batch)
+            angles.append(angle_of(self.probe.gradient(batch, each, n), reference))
+        return math.fsum(angles) / len(angles)
+
+    def _cost(self, given: Slot | None) -> float | None:
+        if self.price is None:
+            return bits_of(given)
+        priced = self.price(given.grid) if given is not None and given.rounds else None
+        return None if priced is None else priced.total
