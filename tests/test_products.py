@@ -9,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lpt.ops import Function, MatMul
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 import lpt
-from lpt.dataflow.kinds import Linear
+from lpt.dataflow.kinds import Convolution, Linear
+from lpt.dataflow.kinds import MatMul as MatrixProduct
 from lpt.dataflow.product import Product
 from lpt.dataflow.rounding import Rounding
 from lpt.dataflow.slots import PRODUCTS, SLOTS
+from lpt.dataflow.switching import Switches
 from lpt.formats import Blocks, get
+from lpt.formats.kernels import Library
 
 FORMATS = {"x": "mxfp8_e4m3", "w": "mxfp4", "dgrad_e": "mxfp8_e5m2", "dgrad_w": "fp134/16", "wgrad_e": "nvfp4",
            "wgrad_x": "fp143"}  # fmt: skip
@@ -33,6 +37,11 @@ def rounded(name: str | None, t: Tensor, dim: int) -> Tensor:
 def values(*shape: int, seed: int = 0) -> Tensor:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return x * torch.exp2(torch.randint(-9, 9, shape, generator=torch.Generator().manual_seed(seed + 1)))
+
+
+def convolution(spatial: int, groups: int) -> Convolution:
+    one, zero = (1,) * spatial, (0,) * spatial
+    return Convolution(one, zero, one, False, zero, groups)
 
 
 def gradients(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor, e: Tensor) -> tuple[Tensor, ...]:
@@ -388,6 +397,55 @@ def test_sums_in_parts() -> None:
             lpt.Products(accumulate=wrong)
     with pytest.raises(ValueError, match="accumulate is for Linear and MatMul, and '0' is a Conv1d"):
         lpt.attach_products_(nn.Sequential(nn.Conv1d(2, 2, 1)), lpt.Products(accumulate={"format": "bf16", "every": 8}))
+
+
+KINDS = {
+    "linear": (Linear(), (3, 9, 20)), "matrices": (MatrixProduct(), (2, 9, 20)), "1d": (convolution(1, 1), (4, 12, 9)),
+    "grouped": (convolution(1, 3), (4, 12, 9)), "2d": (convolution(2, 1), (4, 12, 5, 3)),
+    "depthwise": (convolution(2, 12), (4, 12, 5, 3)), "3d": (convolution(3, 1), (2, 6, 3, 4, 5)),
+}  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(sorted(KINDS)), st.sampled_from(SLOTS), st.randoms(use_true_random=False), st.booleans(),
+    st.sampled_from(["mxfp4", "nvfp4", "fp143", Blocks("fp134", (4, 8)), Blocks("int4", (3, 2))]),
+)  # fmt: skip
+def test_an_operand_is_rounded_alike_however_it_lies(kind: str, name: str, order, drawn: bool, spec) -> None:
+    """Dimensions in any order in memory: the values of the contiguous one, and where autograd was told they lie."""
+    what, shape = KINDS[kind]
+    if name[-1] == "w":
+        shape = (12, 4, *shape[2:]) if isinstance(what, Convolution) else shape[-2:]
+    n = len(shape)
+    turned, channels_last, mixed = [*range(n - 2), n - 1, n - 2], [0, *range(2, n), 1], order.sample(range(n), n)
+    dims = order.choice([turned, channels_last[-n:], mixed])
+    t = values(*[shape[d] for d in dims], seed=order.randrange(9)).permute([dims.index(d) for d in range(n)])
+    slot = lpt.Slot(spec, "stochastic" if drawn else "nearest")
+    rounding = Rounding(slot, what, name, False, "floor", 0, Switches(kernels=Library()))
+    key = torch.tensor(5) if drawn else None
+    q = rounding.operand(t, key)
+    assert q.equal(rounding.operand(t.contiguous(), key))
+    graph = getattr(torch.ops.lpt, rounding._operator())
+    assert graph(t, key).equal(q)
+    with FakeTensorMode() as mode:
+        assert graph(mode.from_tensor(t), None).stride() == q.stride()
+
+
+def test_a_compiled_network_of_images_keeps_its_layout() -> None:
+    """Inductor lets channels come last: roundings and gradients follow, within one graph, to the same network."""
+    x, y, found = torch.rand(6, 3, 8, 8), torch.arange(6), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        convs = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 8, 3)
+        model = nn.Sequential(convs[0], nn.BatchNorm2d(16), nn.ReLU(), convs[1], nn.Flatten(), nn.Linear(128, 6))
+        handle = lpt.attach_products_(model, lpt.Products(**dict.fromkeys(SLOTS, "mxint8")))
+        if compiled:
+            handle.switches.kernels = Library()
+            model.compile(fullgraph=True)
+        F.cross_entropy(model(x), y).backward()
+        found.append([p.grad for p in model.parameters()])
+    for a, b in zip(*found, strict=True):
+        assert a is not None and (a - b).abs().max() < 0.02 * a.abs().max()  # sums in another order, some levels apart
 
 
 def test_no_elements_and_other_memory_formats() -> None:

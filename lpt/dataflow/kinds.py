@@ -31,7 +31,6 @@ class Kind(Protocol):
     Attributes:
         dims: slot -> the dimension of its arranged operand that blocks run along.
         over: slot -> the same in the operand's lay (`laying`), in which nothing has to be moved.
-        apart: whether, within a graph of torch.compile, an operand is best rounded in a pass of its own.
     """
 
     @property
@@ -39,9 +38,6 @@ class Kind(Protocol):
 
     @property
     def over(self) -> dict[str, str]: ...
-
-    @property
-    def apart(self) -> bool: ...
 
     def lay(self, operand: str, t: Tensor) -> Lay:
         """How operand "x", "w" or "e" lies, if it is contiguous."""
@@ -87,7 +83,6 @@ class Linear:
 
     accumulate: Accumulate | None = None
 
-    apart = True
     dims = {"x": -1, "w": -1, "dgrad_e": -1, "dgrad_w": -2, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
     over = {"x": "q", "w": "q", "dgrad_e": "q", "dgrad_w": "p", "wgrad_e": "p", "wgrad_x": "p"}  # noqa: RUF012
 
@@ -122,7 +117,6 @@ class MatMul:
 
     accumulate: Accumulate | None = None
 
-    apart = True
     dims = {"x": -1, "w": -2, "dgrad_e": -1, "dgrad_w": -1, "wgrad_e": -2, "wgrad_x": -2}  # noqa: RUF012
     over = {"x": "q", "w": "p", "dgrad_e": "q", "dgrad_w": "q", "wgrad_e": "p", "wgrad_x": "p"}  # noqa: RUF012
 
@@ -162,13 +156,12 @@ class Convolution:
     output_padding: tuple[int, ...]
     groups: int
 
-    apart = False  # measured: batch normalization next to such passes takes ten times as long (torch 2.14.1)
     dims = {"x": -1, "w": -1, "dgrad_e": -1, "dgrad_w": -2, "wgrad_e": 0, "wgrad_x": 0}  # noqa: RUF012
 
     @property
     def over(self) -> dict[str, str]:
         w = {"w": "p", "dgrad_w": "q"} if self.transposed else {"w": "q", "dgrad_w": "p"}
-        return {"x": "p", "dgrad_e": "p", "wgrad_e": "batch", "wgrad_x": "batch", **w}
+        return {"x": "p", "dgrad_e": "p", "wgrad_e": "batch_p", "wgrad_x": "batch_p", **w}
 
     def lay(self, operand: str, t: Tensor) -> Lay:
         if operand == "w":  # of a transposed one it is (in, out / groups, pixels)
@@ -208,6 +201,18 @@ class Convolution:
 
 def _unread(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Of this shape, lying as `like` does: what a gradient asks for and does not read; a view would be copied."""
+    if torch.compiler.is_compiling() and like.device.type == "cpu":
+        made: Tensor = torch.ops.lpt.unread(like, shape)  # which sees how it lies when the graph runs
+        return made
+    return _empty(like, shape)
+
+
+def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     if like.ndim == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
         return torch.empty(*shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
     return like.new_empty(*shape)
+
+
+_OPERATORS = torch.library.Library("lpt", "FRAGMENT")  # torch removes it with this
+_OPERATORS.define("unread(Tensor like, SymInt[] shape) -> Tensor", tags=(torch.Tag.flexible_layout,))
+_OPERATORS.impl("unread", _empty, "CompositeExplicitAutograd")

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import pad
 
+BATCH = ("batch_p", "batch_q")  # over the batch; tiles have their columns along p or q
+OTHER = {"p": "q", "q": "p", "batch_p": "batch_q", "batch_q": "batch_p"}  # seen with p and q exchanged
+
 
 class Lay(NamedTuple):
     """Sizes of an operand's four dimensions, its memory in this order; `batch` is outer without its groups."""
@@ -24,8 +27,8 @@ class Lay(NamedTuple):
     batch: int = 1
 
     def along(self, over: str) -> tuple[int, int, int]:
-        """The sizes before, of and behind dimension `over`: "p", "q" or "batch"."""
-        if over == "batch":
+        """The sizes before, of and behind dimension `over`: "p", "q", or the batch ("batch_p", "batch_q")."""
+        if over in BATCH:
             return 1, self.batch, self.outer // self.batch * self.p * self.q * self.inner
         if over == "p":
             return self.outer, self.p, self.q * self.inner
@@ -42,26 +45,30 @@ class Laid(NamedTuple):
     Attributes:
         y: contiguous, its memory in the order of `lay`.
         over: what the product sums over, in `lay`.
-        shape: of the operand as y has its dimensions; `turned`: the last two of them are exchanged.
+        shape: of the operand as y has its dimensions; the last of them is number `last` of the operand.
     """
 
     y: Tensor
     lay: Lay
     over: str
     shape: Sequence[int]
-    turned: bool
+    last: int = -1
 
     def back(self, y: Tensor) -> Tensor:
         """y, of as many elements in the same order, in the shape of the operand."""
-        y = y.reshape(self.shape)
-        return y.mT if self.turned else y
+        return y.reshape(self.shape).movedim(-1, self.last)
 
 
 def laid(t: Tensor, lay: Lay, over: str, free: bool) -> Laid:
-    """t, which `lay` would describe if it were contiguous: copied, unless it is, or `free` and only turned around."""
-    if free and not t.is_contiguous() and t.ndim > 1 and t.mT.is_contiguous() and lay[1:4] == (*t.shape[-2:], 1):
-        return Laid(t.mT, lay.turned(), {"p": "q", "q": "p"}.get(over, over), t.mT.shape, True)
-    return Laid(t.contiguous(), lay, over, t.shape, False)
+    """t, which `lay` would describe if it were contiguous: copied, unless it is; or unless p and q, each of some of its
+    dimensions, are only the other way around in memory, and it is `free` to be seen like this."""
+    if free and t.ndim > 1 and not t.is_contiguous():
+        for last in (-2, 1):  # a matrix turned around; images whose channels come last
+            y, rows = t.movedim(last, -1), t.shape[last]
+            seen = (math.prod(t.shape[:last]), rows, math.prod(t.shape[last:][1:]), 1)
+            if y.is_contiguous() and lay[:4] == seen:
+                return Laid(y, lay.turned(), OTHER[over], y.shape, last)
+    return Laid(t.contiguous(), lay, over, t.shape)
 
 
 class Cut(NamedTuple):
@@ -96,13 +103,13 @@ def cut(x: Tensor, lay: Lay, over: str, block: Sequence[int]) -> Cut:
     """Cut x, which is contiguous and has elements, into blocks that run along `over`.
 
     Args:
-        block: (columns,), or (rows, columns); of a tile columns lie along `over` (of batch: along p), rows along the
-            other one of p and q. A block is no longer than its dimension; a shorter one at the end is filled up.
+        block: (columns,), or (rows, columns); of a tile columns lie along the p or q of `over`, rows along the other.
+            A block is no longer than its dimension; a shorter one at the end is filled up.
     """
     sizes: tuple[int, ...] = lay[:4] if is_tile(block) else lay.along(over)
     blocks = {1: block[-1]}
     if is_tile(block):
-        blocks = {1: block[0], 2: block[1]} if over == "q" else {1: block[1], 2: block[0]}
+        blocks = {1: block[0], 2: block[1]} if over.endswith("q") else {1: block[1], 2: block[0]}
     blocks = {d: size if size < sizes[d] else sizes[d] for d, size in blocks.items()}
     rests = {d: -sizes[d] % size for d, size in blocks.items()}
     y = x.view(sizes)

@@ -16,8 +16,8 @@ from .estimators import passes
 from .grids import from_whole, is_flat, is_kernel, to_grid, whole
 from .keeping import Kept
 from .kinds import Kind
-from .laying import Laid, is_tile, laid
-from .rounding import Rounding, fits_bfloat16, lost
+from .laying import is_tile
+from .rounding import NARROW, Rounding, fits_bfloat16, lost
 from .slots import PRODUCTS, SLOTS, Hadamard, Products, Slot, transform_of
 from .switching import Switches, again
 from .transforms import left_over, random_signs, transformed, undone
@@ -27,7 +27,6 @@ _FIRST = {pair[0] for pair in PRODUCTS.values()}  # what is left over of a trans
 _BACK = {"x": "dgrad_w", "w": "wgrad_x"}  # operand -> what its gradient is made of, besides an error
 _USES = (*SLOTS, *PRODUCTS)  # of random bits: of each slot, and of each product's signs
 _KEY_BITS = 61
-_NARROW = (torch.bfloat16, torch.float16)
 
 
 class Product:
@@ -80,7 +79,7 @@ class Product:
         self._wide = {name for name, slot in self.slots.items() if slot.rounds and not fits_bfloat16(slot.grid)}
         self.shared = {b: a for b, a in pairs.items() if self._asks(a) == self._asks(b) is not None}
         self.plain = {
-            name: Rounding(slot, self.kind, name, self.rule, self.room, self.switches)
+            name: Rounding(slot, self.kind, name, name in self._wide, self.rule, self.room, self.switches)
             for name, slot in self.slots.items()
             if self.transforms[_OF[name]] is None and slot.turn is None and Rounding.takes(slot)
         }
@@ -102,10 +101,12 @@ class Product:
         if transform is None and (slot is None or not slot.rounds):
             return t
         if name in self.plain:
-            at = self._laid(kind, name, t)
-            q = self.plain[name](at, self._key(name, keys))
-            if self.switches.counting:
-                self._count(name, self.plain[name].counted(at, q))
+            rounding, key = self.plain[name], self._key(name, keys)
+            if not self.switches.counting:
+                return rounding.operand(t, key)
+            at = rounding.laid(t)
+            q = rounding(at, key)
+            self._count(name, rounding.counted(at, q))
             return at.back(q)
         y, size = self._turned(kind, name, t, keys)
         natural = is_flat(slot)
@@ -185,7 +186,7 @@ class Product:
             made, of = (name[-1], t) if as_used else (name, source)
             rounding = self.plain.get(made)
             if rounding is not None and rounding.codable:
-                return Kept.coded(rounding, self._laid(kind, made, of.detach()), self._key(made, keys))
+                return Kept.coded(rounding, rounding.laid(of.detach()), self._key(made, keys))
         return Kept(source)
 
     def restored(
@@ -209,13 +210,13 @@ class Product:
 
     def width(self, product: str, dtype: torch.dtype) -> torch.dtype:
         """What to multiply in where the result is to be `dtype`: float32 where that does not hold an operand's grid."""
-        exact = dtype not in _NARROW or (dtype == torch.bfloat16 and not self._wide & {*PRODUCTS[product]})
+        exact = dtype not in NARROW or (dtype == torch.bfloat16 and not self._wide & {*PRODUCTS[product]})
         return dtype if exact or not {*PRODUCTS[product]} & self.slots.keys() else torch.float32
 
     def _turned(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> tuple[Tensor, int]:
         """t as it is rounded: arranged, and transformed if asked to, by a transform of the size that is returned."""
         transform = self.transforms[_OF[name]]
-        narrow = t.dtype in _NARROW and (transform is not None or name in self._wide)
+        narrow = t.dtype in NARROW and (transform is not None or name in self._wide)
         y, size = kind.arranged(name[-1], t.float() if narrow else t), 1
         if name == "dgrad_e" and (over := self._over_tokens()) is not None:
             dim = kind.dims["wgrad_e"]
@@ -226,12 +227,6 @@ class Product:
             size = transform.fitting(y.shape[dim])
             y = transformed(y, dim, size, self._signs(name, keys, t.device), transform.orthonormal)
         return y, size
-
-    def _laid(self, kind: Kind, name: str, t: Tensor) -> Laid:
-        """t as a slot that only rounds sees it: in memory of its own order."""
-        narrow = t.dtype in _NARROW and name in self._wide
-        # Random bits go by an element's place in the operand.
-        return laid(t.float() if narrow else t, kind.lay(name[-1], t), kind.over[name], not self.slots[name].random)
 
     def _key(self, name: str, keys: Tensor | None) -> Tensor | None:
         return keys[_USES.index(name)] if keys is not None and self.slots[name].random else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -14,13 +15,15 @@ from ..formats.operators import operator
 from ..formats.scaling import to_scale_0
 from ..formats.shelf import Unkeyable
 from .kinds import Kind
-from .laying import Cut, Laid, cut
+from .laying import Cut, Laid, cut, laid
 from .slots import Slot
 from .switching import Switches
 
 # Rules by which a block's scale depends on its largest magnitude, and so on no zeros.
 BY_THE_LARGEST = ("floor", "even", "ceil", "rceil", "amax", "pow2", "inverse", "four_six", "four_six_mae")
 LONGEST = 1024  # elements of a block for which a kernel is compiled
+NARROW = (torch.bfloat16, torch.float16)
+OPERAND = "(Tensor t, Tensor? key) -> Tensor"
 
 
 class Rounding:
@@ -29,14 +32,15 @@ class Rounding:
     Args:
         slot: it rounds.
         kind, name: of the product, of the slot.
+        wide: whether bfloat16 and float16 do not hold its values.
         rule, room: of a format with one scale a tensor.
         switches: of the model's products, which may have kernels.
     """
 
-    def __init__(self, slot: Slot, kind: Kind, name: str, rule: str, room: int, switches: Switches) -> None:
+    def __init__(self, slot: Slot, kind: Kind, name: str, wide: bool, rule: str, room: int, switches: Switches) -> None:
         self.grid: Any = slot.grid
-        self.over, self.apart = kind.over[name], kind.apart
-        self.rule, self.room, self.switches = rule, room, switches
+        self.kind, self.name, self.over, self.wide = kind, name[-1], kind.over[name], wide
+        self.random, self.rule, self.room, self.switches = slot.random, rule, room, switches
         self.codable = fits(self.grid)
 
     @staticmethod
@@ -46,6 +50,20 @@ class Rounding:
         if not slot.rounds or slot.rounding not in ("nearest", "stochastic"):
             return False
         return grid.block is None or (grid.lies == "" and grid.local and grid.rule in BY_THE_LARGEST)
+
+    def laid(self, t: Tensor) -> Laid:
+        """The operand t, of the product's shape, in memory of its own order."""
+        t = t.float() if self.wide and t.dtype in NARROW else t
+        # Random bits go by an element's place in the operand.
+        return laid(t, self.kind.lay(self.name, t), self.over, not self.random)
+
+    def operand(self, t: Tensor, key: Tensor | None) -> Tensor:
+        """The operand t rounded, in its shape."""
+        if torch.compiler.is_compiling() and t.device.type == "cpu" and (name := self._operator()):
+            made: Tensor = getattr(torch.ops.lpt, name)(t, key)
+            return made
+        at = self.laid(t)
+        return at.back(self(at, key))
 
     def __call__(self, at: Laid, key: Tensor | None) -> Tensor:
         """The operand rounded; as many elements in the same order."""
@@ -96,11 +114,9 @@ class Rounding:
         kernels = self.switches.kernels
         if kernels is None or any(x.shape[d] > LONGEST for d in inner):
             return self._eagerly(x, key, inner)
-        if torch.compiler.is_compiling():
-            name = self._operator(inner) if self.apart and x.device.type == "cpu" else ""
-            made: Tensor = getattr(torch.ops.lpt, name)(x, key) if name else self._eagerly(x, key, inner)
-            return made
         step, constants, fixed = self._definition(inner)
+        if torch.compiler.is_compiling():
+            return step(*constants, x, key)  # type: ignore[no-any-return]
         return kernels.kernel(step, *constants, fixed=fixed)(x, key)  # type: ignore[no-any-return]
 
     def _eagerly(self, x: Tensor, key: Tensor | None, inner: tuple[int, ...]) -> Tensor:
@@ -113,14 +129,22 @@ class Rounding:
             return in_one, (self.grid, self.rule, self.room), ()
         return in_blocks, (self.grid, inner), tuple((0, d) for d in inner)
 
-    def _operator(self, inner: tuple[int, ...]) -> str:
+    def _operator(self) -> str:
         """What a graph that is being traced calls in place of the definition; "" if it is to hold the definition."""
         kernels = self.switches.kernels
         if kernels is None or not kernels.ahead or torch.compiler.is_exporting():
             return ""
-        step, constants, fixed = self._definition(inner)
+        own = copy.copy(self)  # its library stays, whatever becomes of this product's
+        own.switches = Switches(kernels=kernels)
+
+        def like(t: Tensor, key: Tensor | None) -> Tensor:
+            at = own.laid(t)
+            return at.back(torch.empty_like(at.y))
+
+        lies = f"{type(self.kind).__name__} {getattr(self.kind, 'groups', 1)} {self.name} {self.over}"
+        told = (self.grid, lies, self.wide, self.random, self.rule, self.room)
         try:
-            return operator(kernels.kernel(step, *constants, fixed=fixed))
+            return operator("operand", told, kernels, OPERAND, own.operand, like)
         except Unkeyable:
             return ""
 
