@@ -137,6 +137,10 @@ class Rounding:
         own = copy.copy(self)  # its library stays, whatever becomes of this product's
         own.switches = Switches(kernels=kernels)
 
+        def run(t: Tensor, key: Tensor | None) -> Tensor:
+            q = own.operand(t, key)
+            return q if q.numel() else q.clone()  # an operator returns nothing that it was given
+
         def like(t: Tensor, key: Tensor | None) -> Tensor:
             at = own.laid(t)
             return at.back(torch.empty_like(at.y))
@@ -144,7 +148,7 @@ class Rounding:
         lies = f"{type(self.kind).__name__} {getattr(self.kind, 'groups', 1)} {self.name} {self.over}"
         told = (self.grid, lies, self.wide, self.random, self.rule, self.room)
         try:
-            return operator("operand", told, kernels, OPERAND, own.operand, like)
+            return operator("operand", told, kernels, OPERAND, run, like)
         except Unkeyable:
             return ""
 
