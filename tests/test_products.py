@@ -402,7 +402,8 @@ def test_sums_in_parts() -> None:
 KINDS = {
     "linear": (Linear(), (3, 9, 20)), "matrices": (MatrixProduct(), (2, 9, 20)), "1d": (convolution(1, 1), (4, 12, 9)),
     "grouped": (convolution(1, 3), (4, 12, 9)), "2d": (convolution(2, 1), (4, 12, 5, 3)),
-    "depthwise": (convolution(2, 12), (4, 12, 5, 3)), "3d": (convolution(3, 1), (2, 6, 3, 4, 5)),
+    "depthwise": (convolution(2, 12), (4, 12, 5, 3)), "one channel": (convolution(2, 1), (4, 1, 5, 1)),
+    "3d": (convolution(3, 1), (2, 6, 3, 4, 5)),
 }  # fmt: skip
 
 
@@ -415,7 +416,8 @@ def test_an_operand_is_rounded_alike_however_it_lies(kind: str, name: str, order
     """Dimensions in any order in memory: the values of the contiguous one, and where autograd was told they lie."""
     what, shape = KINDS[kind]
     if name[-1] == "w":
-        shape = (12, 4, *shape[2:]) if isinstance(what, Convolution) else shape[-2:]
+        inputs = 1 if kind in ("depthwise", "one channel") else 4
+        shape = (12, inputs, *shape[2:]) if isinstance(what, Convolution) else shape[-2:]
     n = len(shape)
     turned, channels_last, mixed = [*range(n - 2), n - 1, n - 2], [0, *range(2, n), 1], order.sample(range(n), n)
     dims = order.choice([turned, channels_last[-n:], mixed])
@@ -431,13 +433,15 @@ def test_an_operand_is_rounded_alike_however_it_lies(kind: str, name: str, order
         assert graph(mode.from_tensor(t), None).stride() == q.stride()
 
 
-def test_a_compiled_network_of_images_keeps_its_layout() -> None:
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+def test_a_compiled_network_of_images_keeps_its_layout(memory: torch.memory_format) -> None:
     """Inductor lets channels come last: roundings and gradients follow, within one graph, to the same network."""
     x, y, found = torch.rand(6, 3, 8, 8), torch.arange(6), []
     for compiled in (False, True):
         torch.manual_seed(0)
-        convs = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 8, 3)
-        model = nn.Sequential(convs[0], nn.BatchNorm2d(16), nn.ReLU(), convs[1], nn.Flatten(), nn.Linear(128, 6))
+        convs = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 8, 3)
+        model = nn.Sequential(convs[0], nn.BatchNorm2d(16), nn.ReLU(), *convs[1:], nn.Flatten(), nn.Linear(128, 6))
+        model = model.to(memory_format=memory)
         handle = lpt.attach_products_(model, lpt.Products(**dict.fromkeys(SLOTS, "mxint8")))
         if compiled:
             handle.switches.kernels = Library()

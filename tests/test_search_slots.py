@@ -22,7 +22,7 @@ from lpt.search.draws import Sums, flat, two_numbers
 from lpt.search.knapsack import front
 from lpt.search.parts import loss_of, parts, total
 from lpt.search.race import race
-from lpt.search.rows import seen_by
+from lpt.search.rows import seen_by, unseen
 from lpt.search.suggest import menu_of
 
 NEAR = 1e-4  # degrees
@@ -289,8 +289,9 @@ def test_a_suggestion_is_what_was_asked_for(menu: list, bounded: bool, at: float
     """By hand: its bits over the multiplications that take place, its angle as a training has it; and nothing of the
     menu by itself is better."""
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 48), nn.Tanh(), nn.Linear(48, 6))
-    model[0 if seed % 2 else 2].weight.requires_grad_(not frozen)
+    first: nn.Module = nn.LayerNorm(64) if seed % 3 else nn.Identity()  # whose gain asks for a gradient of the first x
+    model = nn.Sequential(first, nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 48), nn.Tanh(), nn.Linear(48, 6))
+    model[1 if seed % 2 else 3].requires_grad_(not frozen)
     batches = [(torch.randn(16, 64), torch.randint(6, (16,))) for _ in range(2)]
     weights = [m.weight for m in model if isinstance(m, nn.Linear) and m.weight.requires_grad]
 
@@ -307,8 +308,7 @@ def test_a_suggestion_is_what_was_asked_for(menu: list, bounded: bool, at: float
     def searched(**asked: float) -> Any:
         return lpt.search(model, batches, F.cross_entropy, candidates=["mxfp4"], menu=menu, slots=2, **asked).suggestion  # type: ignore[arg-type]
 
-    first = searched()
-    angles, costs = ([getattr(each, key) for each in first.uniform] for key in ("angle", "cost"))
+    angles, costs = ([getattr(each, key) for each in searched().uniform] for key in ("angle", "cost"))
     asked = (
         {"bound": max(0.5, min(angles) + at * (max(angles) - min(angles)))} if bounded
         else {"budget": min(costs) + at * (max(costs) - min(costs))}
@@ -320,10 +320,11 @@ def test_a_suggestion_is_what_was_asked_for(menu: list, bounded: bool, at: float
     assert made.mixed.angle <= asked["bound"] if bounded else made.mixed.cost <= asked["budget"] + 1e-9
     if any(made.products[slot] for slot in SLOTS):
         assert angle(lpt.Products(**made.products)) == pytest.approx(made.mixed.angle, abs=0.01)
-    spelt = {n: lpt.Products(**made.products).of(n) for n in ("0", "2", "4")}
+    spelt = {n: lpt.Products(**made.products).of(n) for n in ("1", "3", "5")}
     read = []
     for n, layer in spelt.items():
-        needs = {"forward": True, "dgrad": n != "0", "wgrad": model[int(n)].weight.requires_grad}  # (biases are free)
+        needs = {"forward": True, "dgrad": any(p.requires_grad for p in model[: int(n)].parameters()),
+                 "wgrad": model[int(n)].weight.requires_grad}  # fmt: skip
         for product, pair in PRODUCTS.items():
             read += [(model[int(n)].weight.numel(), bits_of(layer.get(slot))) for slot in pair if needs[product]]
     assert sum(size * bits for size, bits in read) / sum(size for size, _ in read) == pytest.approx(made.mixed.cost)
@@ -334,14 +335,20 @@ def test_a_row_tells_which_of_its_operands_do_not_count() -> None:
              {"name": "a", "x": "mxfp4", "w": "mxfp4"}, {"name": "b", "w": "mxfp4", "dgrad_e": "mxint8"},
              {"name": "c", "x": "mxfp4", "w": "mxint8", "wgrad_x": "mxfp4"},
              {"name": "d", "wgrad_e": "mxfp4", "rules": [{"pattern": "0", "x": "nvfp4"}]}]  # fmt: skip
-    back = seen_by("both", True)
-    alone = {each.name: each.unseen(back) for each in resolve(specs)}
-    assert alone == {"mxfp4": (), "fp134": (), "a": ("x", "w"), "b": ("w",), "c": ("w",), "d": ("x",)}
+    specs += [{"name": "e", "x": "mxfp4", "rules": [{"pattern": "0", "dgrad_e": "mxfp4"}]},  # which nobody asks for
+              {"name": "f", "x": "mxfp4", "rules": [{"pattern": "*", "x": None}]}]  # fmt: skip
+    net, batch = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5)), (torch.randn(4, 32), torch.arange(4))
+    with probe(net, resolve(specs)) as p:
+        p.reference(batch)
+        alone = {each.name: unseen(each, p, seen_by("both", True)) for each in resolve(specs)}
+    assert alone == {
+        "mxfp4": (), "fp134": (), "a": ("x", "w"), "b": ("w",), "c": ("w",), "d": ("x",), "e": ("x",), "f": (),
+    }  # fmt: skip
     model, batches = convolutional(4).eval(), [images(8, seed) for seed in range(2)]
-    for more, unseen in (({}, True), ({"by": "whole"}, False), ({"activation": "propagated"}, False)):
+    for more, marked in (({}, True), ({"by": "whole"}, False), ({"activation": "propagated"}, False)):
         found = lpt.search(model, batches, F.cross_entropy, candidates=["mxfp4", specs[2]], **more)  # type: ignore[arg-type]
-        assert ("(unseen: x, w)" in found.table()) == unseen == ("\nunseen: " in str(found))
-        assert ("unseen" in found.csv().splitlines()[0]) == unseen and (found.find("a").unseen == ("x", "w")) == unseen
+        assert ("(unseen: x, w)" in found.table()) == marked == ("\nunseen: " in str(found))
+        assert ("unseen" in found.csv().splitlines()[0]) == marked and (found.find("a").unseen == ("x", "w")) == marked
         assert "error E" not in str(found), "nothing is rounded in Edges"
     ends = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Linear(8, 10))  # which that recipe leaves alone
     found = lpt.search(ends, batches, F.cross_entropy, candidates=["mxfp4", "recipe:nvfp4"])

@@ -143,7 +143,7 @@ class Rounding:
 
         def like(t: Tensor, key: Tensor | None) -> Tensor:
             at = own.laid(t)
-            return at.back(torch.empty_like(at.y))
+            return at.back(at.y.new_empty(at.y.shape))  # whose strides are as usual also where a size is 1
 
         lies = f"{type(self.kind).__name__} {getattr(self.kind, 'groups', 1)} {self.name} {self.over}"
         told = (self.grid, lies, self.wide, self.random, self.rule, self.room)

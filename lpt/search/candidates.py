@@ -6,7 +6,7 @@ format, a Slot, Products or a recipe where `attach_products_` rounds, in the six
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any, Union
@@ -69,20 +69,9 @@ class Candidate:
     @property
     def random(self) -> bool:
         """Whether it takes random bits."""
-        return any(s.random or (s.turn is not None and s.turn.signs == "fresh") for _, s in self._everywhere())
-
-    def unseen(self, seen: Collection[str]) -> tuple[str, ...]:
-        """Places of which those of `seen` ("A", "E" and slots) tell nothing: the format of none of them is theirs."""
-        edges = [("A", self.activation), ("E", self.error)]
-        grids = [(name, grid) for name, grid in edges if grid is not None and grid.name != "fp32"]
-        grids += [(name, slot.grid) for name, slot in self._everywhere() if slot.rounds]
-        told = [grid for name, grid in grids if name in seen]
-        return tuple(dict.fromkeys(name for name, grid in grids if name not in seen and grid not in told))
-
-    def _everywhere(self) -> list[tuple[str, Slot]]:
-        """Every slot that is asked for, of all products or by a rule."""
-        rules = self.products.rules if self.products is not None else ()
-        return [(n, s) for asked in (self.slots, *rules) for n, s in asked.items() if isinstance(s, Slot)]
+        rules = [slot for rule in (self.products.rules if self.products else ()) for slot in rule.values()]
+        slots = [s for s in [*self.slots.values(), *rules] if isinstance(s, Slot)]
+        return any(s.random or (s.turn is not None and s.turn.signs == "fresh") for s in slots)
 
 
 def bits_of(slot: Slot | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -134,7 +135,7 @@ def search(
         leaders = [i for i in outcome.order if i in outcome.order[:top] or chosen[i].name in layers_of]
         for n in range(min(layers, len(outcome.scores))):
             detailed |= angles.of(n, leaders, per_layer=True)
-        made = rows(chosen, prices, bits, outcome, found, detailed, top, seen_by(by, probe.local))
+        made = rows(chosen, prices, bits, outcome, found, detailed, top, probe, seen_by(by, probe.local))
         _add_systematic(
             made, probe, [batches[i] for i in order[:systematic]], [chosen[i] for i in leaders], draws, known
         )
@@ -217,7 +218,8 @@ def check_more(
     if spend not in SPEND:
         raise ValueError(f"spend={spend!r} is not one of {', '.join(SPEND)}")
     for key, value in (("bound", bound), ("budget", budget)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value < math.inf):
             raise ValueError(f"{key}={value!r}: give a positive number")
         if value is not None and not menu:
             raise ValueError(f"{key}={value:g} is of a mixed assignment: say of what, menu=[mxfp4, mxfp8_e4m3]")

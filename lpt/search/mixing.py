@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..dataflow import Products
-from ..dataflow.slots import Slot
+from ..dataflow.slots import SLOTS, Slot
 from ..formats import Format
 from .candidates import Candidate, bits_of
 from .cost import Priced
@@ -64,18 +64,22 @@ class Mixing:
 
     def __post_init__(self) -> None:
         assert self.probe.sites is not None
-        self._sites = sites = self.probe.sites
-        self.size = sites.sizes()
-        self.places = [
-            (p, s) for p, own in self.size.items() for s in own if any(s in sites.slots(c, p) for c in self.menu)
-        ]
-        costs = [[self._cost(sites.slots(each, p).get(s)) for p, s in self.places] for each in self.menu]
+        self._sites = self.probe.sites
+        self._lay(self._sites.sizes())
+
+    def _lay(self, size: Mapping[str, Mapping[str, float]]) -> None:
+        """The places that were seen to be read, and what each of the menu costs there."""
+        slots = {p: [self._sites.slots(each, p) for each in self.menu] for p in size}
+        self.size = size
+        self.places = [(p, s) for p, own in size.items() for s in own if any(s in of for of in slots[p])]
+        costs = [[self._cost(slots[p][i].get(s)) for p, s in self.places] for i in range(len(self.menu))]
         if without := [each.name for each, own in zip(self.menu, costs, strict=True) if None in own]:
             raise ValueError(
                 f"menu: {', '.join(without)} has no price everywhere, as full precision has none: leave it out, or "
                 "give spend=bits, which needs none"
             )
         self.costs = costs  # type: ignore[assignment]
+        self.absent = {p: [s for s in SLOTS if not any(s in of for of in slots[p])] for p in size}
 
     @property
     def least(self) -> float:
@@ -92,7 +96,7 @@ class Mixing:
     def measure(self) -> dict[str, Parts]:
         """Each of the menu, alone in each place and everywhere; with that, which mixtures nothing beats."""
         self.parts = parts(self.probe, self.batches, self.menu)
-        self.size = next(iter(self.parts.values())).size
+        self._lay(next(iter(self.parts.values())).size)
         self.uniform = [
             Mixed(c.name, self._angle(c), self.mean(own)) for c, own in zip(self.menu, self.costs, strict=True)
         ]
@@ -113,10 +117,14 @@ class Mixing:
             found[product][slot] = self.menu[option].name
         return found
 
+    def products(self, choice: Sequence[int]) -> dict[str, Any]:
+        """What `Products` takes; a product that no batch came to has what most others have."""
+        return products_of(self.chosen(choice), self.menu, self.absent)
+
     def at(self, state: int) -> Tried:
         """One of the front, measured."""
         choice = self.front.choices[state]
-        each = Candidate("mixed", products=Products(**products_of(self.chosen(choice), self.menu)))
+        each = Candidate("mixed", products=Products(**self.products(choice)))
         self._sites.add(each)
         mixed = Mixed("mixed", self._angle(each), round(float(self.front.costs[state]), DIGITS))
         return Tried(mixed, choice, total([float(self.front.losses[state])]))

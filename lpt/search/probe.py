@@ -152,7 +152,7 @@ class Probe:
             self._graph = self._loss(batch)
             if not bool(self._graph.isfinite()):
                 raise ValueError(f"the loss of a batch is {self._graph.item()}: check the checkpoint and the data")
-            found = self._gradients(self._graph)
+            found = self._gradients(self._graph, others=True)
         angle(found, found)  # tells of a gradient that is zero or not finite
         return found
 
@@ -209,11 +209,13 @@ class Probe:
             raise ValueError("the model gives no gradient: its loss does not depend on weights through autograd")
         return loss
 
-    def _gradients(self, loss: Tensor, keep: bool = True) -> list[Tensor]:
+    def _gradients(self, loss: Tensor, keep: bool = True, others: bool = False) -> list[Tensor]:
+        """Of the weights; `others`: made with those of all parameters, so that all that a training runs is run."""
         weights = list(self.weights.values())
-        grads = torch.autograd.grad(loss, weights, retain_graph=keep, allow_unused=True)
+        more = [p for p in self.model.parameters() if p.requires_grad] if others else []
+        grads = torch.autograd.grad(loss, [*weights, *more], retain_graph=keep, allow_unused=True)
         # An embedding's may be sparse: the angle is over all of its elements.
-        return [torch.zeros_like(w) if g is None else g.to_dense() for w, g in zip(weights, grads, strict=True)]
+        return [torch.zeros_like(w) if g is None else g.to_dense() for w, g in zip(weights, grads, strict=False)]
 
     def _local(self, reference: list[Tensor], each: Candidate, draw: int) -> list[Tensor]:
         found = reference

@@ -63,6 +63,19 @@ def seen_by(by: str, local: bool) -> set[str]:
     return {"error": error, "activation": activation, "both": error | activation, "whole": whole}[by]
 
 
+def unseen(each: Candidate, probe: Probe, seen: Collection[str]) -> tuple[str, ...]:
+    """Places that a candidate rounds in the batch that was run, and of which those of `seen` ("A", "E" and slots) tell
+    nothing: the format of none of them is theirs."""
+    edges = [("A", each.activation), ("E", each.error)]
+    grids: list[tuple[str, Any]] = [(name, grid) for name, grid in edges if grid is not None and grid.name != "fp32"]
+    if probe.sites is not None and each.products is not None:
+        for product, own in probe.sites.sizes().items():
+            slots = probe.sites.slots(each, product)
+            grids += [(name, slots[name].grid) for name in own if name in slots and slots[name].rounds]
+    told = [grid for name, grid in grids if name in seen]
+    return tuple(dict.fromkeys(name for name, grid in grids if name not in seen and grid not in told))
+
+
 def settings(probe: Probe, chosen: Sequence[Candidate], unseen: bool = False) -> list[str]:
     """What is measured, for people; `unseen`: not all of each that is ranked."""
     size = sum(w.numel() for w in probe.weights.values())
@@ -94,7 +107,8 @@ def settings(probe: Probe, chosen: Sequence[Candidate], unseen: bool = False) ->
             )
         lines += [f"{each.name}: not measured: {'; '.join(each.left)}" for each in chosen if each.left]
     if unlike := [f"{name} ({reason})" for name, reason in why_not(probe.model).items()]:
-        lines.append(f"out of the angle: {', '.join(unlike[:SHOWN])}{' and more' * (len(unlike) > SHOWN)}")
+        named = f"{', '.join(unlike[:SHOWN])}{' and more' * (len(unlike) > SHOWN)}"
+        lines.append(f"out of the angle, so that nothing tells what rounding there costs: {named}")
     if probe.hidden:
         hidden = ", ".join(f"{name} ({kind})" for name, kind in probe.hidden.items())
         lines.append(f"left in full precision, and out of the angle, since their products cannot be reached: {hidden}")
@@ -108,7 +122,7 @@ def total(cost: Priced | None) -> float:
 def rows(
     chosen: Sequence[Candidate], prices: dict[str, Priced | None], bits: dict[str, float], outcome: Outcome,
     found: Found, detailed: Found, top: int,
-    seen: Collection[str],
+    probe: Probe, seen: Collection[str],
 ) -> list[Row]:  # fmt: skip
     """A row for each candidate, best first; `seen`: places that count in what they are ranked by."""
     n, best = len(outcome.scores), outcome.order[:top]
@@ -122,7 +136,7 @@ def rows(
     return [
         Row(
             rank, chosen[i], bits[chosen[i].name], batches=int(ran[i]), top=rank <= top, cost=prices[chosen[i].name],
-            unseen=chosen[i].unseen(seen), **_number(angles_of, i), **_layers(detailed, i),
+            unseen=unseen(chosen[i], probe, seen), **_number(angles_of, i), **_layers(detailed, i),
         )
         for rank, i in enumerate(outcome.order, start=1)
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -14,11 +14,14 @@ from ..formats import Format
 from .candidates import Candidate
 
 
-def products_of(chosen: Mapping[str, Mapping[str, str]], menu: Sequence[Candidate]) -> dict[str, Any]:
+def products_of(
+    chosen: Mapping[str, Mapping[str, str]], menu: Sequence[Candidate], absent: Mapping[str, Collection[str]]
+) -> dict[str, Any]:
     """What `Products` takes: for each slot what most products have, and a rule for each product that differs.
 
     Args:
-        chosen: product -> slot -> name of one of the menu; slots that are not in it are left in full precision.
+        chosen: product -> slot -> name of one of the menu.
+        absent: product -> slots that would have no effect there, as those of a weight that is frozen.
     """
     by_name = {each.name: each.slots for each in menu}
     counts = {s: Counter(own[s] for own in chosen.values() if s in own) for s in SLOTS}
@@ -26,7 +29,7 @@ def products_of(chosen: Mapping[str, Mapping[str, str]], menu: Sequence[Candidat
     rules = []
     for product, own in chosen.items():
         differ = {slot: spelt(by_name[name][slot]) for slot, name in own.items() if name != usual[slot]}
-        differ |= dict.fromkeys(usual.keys() - own.keys())  # what nobody multiplies, as of a weight that is frozen
+        differ |= dict.fromkeys(usual.keys() & set(absent[product]))
         if differ:
             rules.append({"pattern": product, **{slot: differ[slot] for slot in SLOTS if slot in differ}})
     return {**{slot: spelt(by_name[name][slot]) for slot, name in usual.items()}, "rules": rules}

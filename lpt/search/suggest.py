@@ -16,7 +16,6 @@ from .candidates import Candidate, CandidateSpec, of_slots, resolve, uniform
 from .mixing import Mixed, Mixing, Price
 from .parts import Parts, total
 from .probe import Probe
-from .spelling import products_of
 
 SPEND = ("bits", "hardware")
 UNITS = {"bits": "bits", "hardware": "gates"}
@@ -130,7 +129,7 @@ def suggest(
     curve = zip(mixing.front.costs.tolist(), (total([loss]) for loss in mixing.front.losses.tolist()), strict=True)
     return Suggestion(
         chosen, best.mixed, best.predicted, sorted(mixing.uniform, key=lambda each: each.cost),
-        products_of(chosen, menu), spend, asked, measured, [*curve][:: max(1, len(mixing.front.costs) // 200)],
+        mixing.products(best.choice), spend, asked, measured, [*curve][:: max(1, len(mixing.front.costs) // 200)],
     )  # fmt: skip
 
 
