@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from running import ROOT, train
@@ -41,14 +41,15 @@ PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.floats(), st.
 VALUES = st.one_of(PLAIN, st.lists(PLAIN, max_size=3), st.just({"x": 1}))
 
 
+@example(kinds=[Literal["a", 1]], value={"x": 1})
 @given(kinds=st.lists(st.sampled_from([*KINDS, None]), min_size=1, max_size=3), value=VALUES)
 def test_what_fits_an_annotation(kinds: list[Any], value: Any) -> None:
     whole: Any = kinds[0]
     for kind in kinds[1:]:
         whole = whole | kind if not (whole is kind is None) else None
     wanted = any(value is None if kind is None else KINDS[kind](value) for kind in kinds)
-    if isinstance(value, dict):  # what no yaml spells by itself may be anything
-        wanted = True
+    if isinstance(value, dict):  # what no yaml spells by itself may be anything but one of a few words
+        wanted = {*kinds} != {Literal["a", 1]}
     assert fits(value, type(None) if whole is None else whole) == wanted
 
 
