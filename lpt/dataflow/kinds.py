@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..formats.operators import define
 from .laying import Lay
 from .slots import Accumulate
 
@@ -213,6 +214,4 @@ def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     return like.new_empty(*shape)
 
 
-_OPERATORS = torch.library.Library("lpt", "FRAGMENT")  # torch removes it with this
-_OPERATORS.define("unread(Tensor like, SymInt[] shape) -> Tensor", tags=(torch.Tag.flexible_layout,))
-_OPERATORS.impl("unread", _empty, "CompositeExplicitAutograd")
+define("unread", "(Tensor like, SymInt[] shape) -> Tensor", _empty, _empty)

@@ -18,11 +18,10 @@ from .keeping import Kept
 from .kinds import Kind
 from .laying import is_tile
 from .rounding import NARROW, Rounding, fits_bfloat16, lost
-from .slots import PRODUCTS, SLOTS, Hadamard, Products, Slot, transform_of
+from .slots import OF, PRODUCTS, SLOTS, Hadamard, Products, Slot, transform_of
 from .switching import Switches, again
 from .transforms import left_over, random_signs, transformed, undone
 
-_OF = {name: product for product, pair in PRODUCTS.items() for name in pair}  # slot -> its product
 _FIRST = {pair[0] for pair in PRODUCTS.values()}  # what is left over of a transform is taken out of this operand
 _BACK = {"x": "dgrad_w", "w": "wgrad_x"}  # operand -> what its gradient is made of, besides an error
 _USES = (*SLOTS, *PRODUCTS)  # of random bits: of each slot, and of each product's signs
@@ -73,7 +72,7 @@ class Product:
 
     def leave(self, full: Collection[str] = ()) -> None:
         """Leave the products `full`, of forward, dgrad and wgrad, in full precision, and these alone."""
-        self.slots = {name: slot for name, slot in self._all.items() if _OF[name] not in full}
+        self.slots = {name: slot for name, slot in self._all.items() if OF[name] not in full}
         self.transforms = {product: transform_of(product, self.slots) for product in PRODUCTS}
         pairs = {"dgrad_w": "w", "wgrad_x": "x", "wgrad_e": "dgrad_e"}
         self._wide = {name for name, slot in self.slots.items() if slot.rounds and not fits_bfloat16(slot.grid)}
@@ -81,7 +80,7 @@ class Product:
         self.plain = {
             name: Rounding(slot, self.kind, name, name in self._wide, self.rule, self.room, self.switches)
             for name, slot in self.slots.items()
-            if self.transforms[_OF[name]] is None and slot.turn is None and Rounding.takes(slot)
+            if self.transforms[OF[name]] is None and slot.turn is None and Rounding.takes(slot)
         }
 
     def next_keys(self, device: torch.device, advance: bool) -> Tensor | None:
@@ -96,7 +95,7 @@ class Product:
 
     def operand(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None, observing: bool = False) -> Tensor:
         """What the product of slot `name` multiplies, made from t; in t's shape. `observing`: histories see it."""
-        slot, transform = self.slots.get(name), self.transforms[_OF[name]]
+        slot, transform = self.slots.get(name), self.transforms[OF[name]]
         t = t.detach()  # torch multiplies batches in another way where a gradient is asked for
         if transform is None and (slot is None or not slot.rounds):
             return t
@@ -198,7 +197,7 @@ class Product:
 
     def asked(self) -> dict[str, tuple[Slot | None, Hadamard | None]]:
         """What each slot asks for, None for full precision, and the transform of its product."""
-        return {name: (self.slots.get(name), self.transforms[_OF[name]]) for name in SLOTS}
+        return {name: (self.slots.get(name), self.transforms[OF[name]]) for name in SLOTS}
 
     def shares(self) -> dict[str, dict[str, float]]:
         """What was counted since `counts` was emptied: by slot, the shares of "saturation" and "underflow"."""
@@ -215,7 +214,7 @@ class Product:
 
     def _turned(self, kind: Kind, name: str, t: Tensor, keys: Tensor | None) -> tuple[Tensor, int]:
         """t as it is rounded: arranged, and transformed if asked to, by a transform of the size that is returned."""
-        transform = self.transforms[_OF[name]]
+        transform = self.transforms[OF[name]]
         narrow = t.dtype in NARROW and (transform is not None or name in self._wide)
         y, size = kind.arranged(name[-1], t.float() if narrow else t), 1
         if name == "dgrad_e" and (over := self._over_tokens()) is not None:
@@ -281,22 +280,22 @@ class Product:
 
     def _asks(self, name: str) -> tuple[Any, ...] | None:
         """All that a rounded tensor depends on, besides what it is made from; None where nothing is asked for."""
-        slot, transform = self.slots.get(name), self.transforms[_OF[name]]
+        slot, transform = self.slots.get(name), self.transforms[OF[name]]
         if slot is None or not slot.rounds or slot.source != "hp" or slot.rounding == "eden":
             return None
         turned = None
         if transform is not None:
-            one = _OF[name] if transform.signs == "fresh" else ""
+            one = OF[name] if transform.signs == "fresh" else ""
             turned = (transform, self.kind.dims[name], one, name in _FIRST)
         over = self._over_tokens() if name == "dgrad_e" else None
         return slot.grid, slot.rounding, slot.scaling, slot.unsigned, self._dim(name), turned, over
 
     def _signs(self, name: str, keys: Tensor | None, device: torch.device) -> Tensor | None:
         """Of the transform of the product of slot `name`, or of an operand's alone."""
-        transform = self.transforms[_OF[name]] or self._over_tokens()
+        transform = self.transforms[OF[name]] or self._over_tokens()
         if transform is None or transform.signs == "none":
             return None
         if transform.signs != "fresh":
             return self._given[transform].to(device)
         assert keys is not None
-        return random_signs(transform.size, keys[_USES.index(_OF[name])])
+        return random_signs(transform.size, keys[_USES.index(OF[name])])

@@ -112,16 +112,10 @@ class Rounding:
     def _run(self, x: Tensor, key: Tensor | None, inner: tuple[int, ...]) -> Tensor:
         """x, rounded in blocks over `inner`: by a kernel into which their sizes are compiled, if there are kernels."""
         kernels = self.switches.kernels
-        if kernels is None or any(x.shape[d] > LONGEST for d in inner):
-            return self._eagerly(x, key, inner)
         step, constants, fixed = self._definition(inner)
-        if torch.compiler.is_compiling():
+        if kernels is None or torch.compiler.is_compiling() or any(x.shape[d] > LONGEST for d in inner):
             return step(*constants, x, key)  # type: ignore[no-any-return]
         return kernels.kernel(step, *constants, fixed=fixed)(x, key)  # type: ignore[no-any-return]
-
-    def _eagerly(self, x: Tensor, key: Tensor | None, inner: tuple[int, ...]) -> Tensor:
-        step, constants, _ = self._definition(inner)
-        return step(*constants, x, key)  # type: ignore[no-any-return]
 
     def _definition(self, inner: tuple[int, ...]) -> tuple[Any, tuple[Any, ...], Fixed]:
         """A kernel's function and constants, and what is compiled in."""

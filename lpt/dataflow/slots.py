@@ -22,6 +22,7 @@ from .turns import Hadamard, choice, hadamard
 
 PRODUCTS = {"forward": ("x", "w"), "dgrad": ("dgrad_e", "dgrad_w"), "wgrad": ("wgrad_e", "wgrad_x")}
 SLOTS = tuple(slot for pair in PRODUCTS.values() for slot in pair)
+OF = {slot: product for product, pair in PRODUCTS.items() for slot in pair}
 KINDS = ("linear", "convolution", "matmul")
 FormatSpec = str | Sequence[int] | Mapping[str, Any] | Format
 

@@ -39,7 +39,12 @@ def operator(
     keys = (describe(told), str(library.shelf.folder), f"{library.wait} {library.ahead}")
     name = f"{name}_{hashlib.sha256(repr(keys).encode()).hexdigest()[:20]}"
     if not hasattr(torch.ops.lpt, name):
-        _OPERATORS.define(name + schema, tags=(torch.Tag.flexible_layout,))
-        _OPERATORS.impl(name, run, "CPU")
-        torch.library.register_fake(f"lpt::{name}", like, lib=_OPERATORS)
+        define(name, schema, run, like)
     return name
+
+
+def define(name: str, schema: str, run: Callable[..., Any], like: Callable[..., Any]) -> None:
+    """An operator on a CPU, once for all; arguments as those of `operator`."""
+    _OPERATORS.define(name + schema, tags=(torch.Tag.flexible_layout,))
+    _OPERATORS.impl(name, run, "CPU")
+    torch.library.register_fake(f"lpt::{name}", like, lib=_OPERATORS)

@@ -13,6 +13,7 @@ from ..report import slots
 from ..report.ranking import LABELLED, draw
 from ..search import Ranking
 from .folder import replace
+from .trained import typed
 
 # Keys of a search that say nothing of the model and its data.
 OTHERS = ("format", "weights", "products", "recipe", "paths", "logger", "progress", "resume")
@@ -75,18 +76,18 @@ def job(cfg: DictConfig, folder: Path, names: Mapping[str, str], own: Sequence[s
         names: of model and data.
         own: keys that a training does not have.
     """
-    from hydra.core.hydra_config import HydraConfig
-
-    typed = {o: o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task}
-    kept = [o for o, key in typed.items() if key not in {*own, *OTHERS}]
+    kept = {word: key for word, key in typed().items() if key not in {*own, *OTHERS}}
     if cfg.checkpoint is None:
-        return kept
+        return [*kept]
     files = {group: f"{names[group]}_searched" if group in names else "searched" for group in ("model", "data", "task")}
     for group, name in files.items():
         file = folder / "conf" / group / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         replace(file, OmegaConf.to_yaml(cfg[group]))
-    return [*(f"{group}={name}" for group, name in files.items()), *(o for o in kept if typed[o] not in files)]
+    return [
+        *(f"{group}={name}" for group, name in files.items()),
+        *(word for word, key in kept.items() if key not in files),
+    ]
 
 
 def results_of(ranking: Ranking) -> dict[str, Any]:

@@ -60,14 +60,19 @@ def _trained(cfg: DictConfig, choices: dict[str, str], keys: Sequence[str]) -> P
     return saved.find(folder.path)
 
 
+def typed() -> dict[str, str]:
+    """The words of the command line, each with its key in the configuration."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return {o: o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task}
+
+
 def _as_in_its_run(cfg: DictConfig, file: Path, state: Mapping[str, Any]) -> dict[str, str]:
     """Model, data and task as in the run that wrote `file`, for all that the command line does not choose.
 
     Returns the names of the model and the data that come from there.
     """
-    from hydra.core.hydra_config import HydraConfig
-
-    given = [o.lstrip("+~").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task]
+    given = set(typed().values())
     run = stored(file, state, trusted(cfg.get("trust") or ()))
     with open_dict(cfg):
         for group in ("model", "data", "task"):

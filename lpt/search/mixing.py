@@ -60,7 +60,7 @@ class Mixing:
     price: Price | None = None
     places: list[Place] = field(init=False)
     costs: list[list[float]] = field(init=False)  # of each of the menu, in each place
-    size: Mapping[str, Mapping[str, float]] = field(init=False)  # multiply-adds that read a slot
+    shares: list[float] = field(init=False)  # of the multiply-adds, those that read a place
 
     def __post_init__(self) -> None:
         assert self.probe.sites is not None
@@ -70,8 +70,9 @@ class Mixing:
     def _lay(self, size: Mapping[str, Mapping[str, float]]) -> None:
         """The places that were seen to be read, and what each of the menu costs there."""
         slots = {p: [self._sites.slots(each, p) for each in self.menu] for p in size}
-        self.size = size
         self.places = [(p, s) for p, own in size.items() for s in own if any(s in of for of in slots[p])]
+        whole = math.fsum(size[p][s] for p, s in self.places)
+        self.shares = [size[p][s] / whole for p, s in self.places]
         costs = [[self._cost(slots[p][i].get(s)) for p, s in self.places] for i in range(len(self.menu))]
         if without := [each.name for each, own in zip(self.menu, costs, strict=True) if None in own]:
             raise ValueError(
@@ -88,10 +89,7 @@ class Mixing:
 
     def mean(self, costs: Sequence[float]) -> float:
         """Over the multiply-adds of all places."""
-        whole = math.fsum(self.size[p][s] for p, s in self.places)
-        return round(
-            math.fsum(self.size[p][s] / whole * c for (p, s), c in zip(self.places, costs, strict=True)), DIGITS
-        )
+        return round(math.fsum(share * cost for share, cost in zip(self.shares, costs, strict=True)), DIGITS)
 
     def measure(self) -> dict[str, Parts]:
         """Each of the menu, alone in each place and everywhere; with that, which mixtures nothing beats."""
@@ -100,19 +98,18 @@ class Mixing:
         self.uniform = [
             Mixed(c.name, self._angle(c), self.mean(own)) for c, own in zip(self.menu, self.costs, strict=True)
         ]
-        whole = math.fsum(self.size[p][s] for p, s in self.places)
         options: list[list[tuple[float, float]]] = [[] for _ in self.places]
         for each, costs, uniform in zip(self.menu, self.costs, self.uniform, strict=True):
             losses = [self.parts[each.name].loss(p, s) for p, s in self.places]
             scale = min(loss_of(uniform.angle), MOST) / (math.fsum(losses) or 1.0)  # so that they sum to what it does
-            for own, (p, s), cost, loss in zip(options, self.places, costs, losses, strict=True):
-                own.append((self.size[p][s] / whole * cost, loss * scale))
+            for own, share, cost, loss in zip(options, self.shares, costs, losses, strict=True):
+                own.append((share * cost, loss * scale))
         self.front: Front = front(options)
         return self.parts
 
     def chosen(self, choice: Sequence[int]) -> dict[str, dict[str, str]]:
         """Product -> slot -> name of the one of the menu."""
-        found: dict[str, dict[str, str]] = {product: {} for product in self.size}
+        found: dict[str, dict[str, str]] = {product: {} for product in self._sites.sites}
         for (product, slot), option in zip(self.places, choice, strict=True):
             found[product][slot] = self.menu[option].name
         return found

@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..dataflow.slots import SLOTS
 from .candidates import Candidate
 from .edges import sum_of
 from .probe import Probe, angle_of
@@ -81,11 +80,6 @@ def _gradient(
             return sum_of(reference, list(probe.weights), probe.sites.changes(choices, draw))
     rounding = lambda: probe.sites.rounding(choices, draw)  # type: ignore[union-attr]  # noqa: E731
     return probe.passing_back(rounding) if slot not in ("x", "w") else probe.passing(batch, rounding)
-
-
-def table(parts: Parts) -> list[list[float | None]]:
-    """Angles [product][slot], in the order of the products and of `SLOTS`."""
-    return [[parts.angle(product, slot) for slot in SLOTS] for product in parts.size]
 
 
 def total(losses: Sequence[float]) -> float:

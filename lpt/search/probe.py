@@ -152,7 +152,7 @@ class Probe:
             self._graph = self._loss(batch)
             if not bool(self._graph.isfinite()):
                 raise ValueError(f"the loss of a batch is {self._graph.item()}: check the checkpoint and the data")
-            found = self._gradients(self._graph, others=True)
+            found = self._gradients(self._graph, others=self.sites is not None)
         angle(found, found)  # tells of a gradient that is zero or not finite
         return found
 
@@ -210,7 +210,7 @@ class Probe:
         return loss
 
     def _gradients(self, loss: Tensor, keep: bool = True, others: bool = False) -> list[Tensor]:
-        """Of the weights; `others`: made with those of all parameters, so that all that a training runs is run."""
+        """Of the weights; `others`: made with those of all parameters, so that all products of a training run."""
         weights = list(self.weights.values())
         more = [p for p in self.model.parameters() if p.requires_grad] if others else []
         grads = torch.autograd.grad(loss, [*weights, *more], retain_graph=keep, allow_unused=True)

@@ -43,14 +43,11 @@ def priced(each: Candidate, price: Callable[[Format], Priced | None], probe: Pro
         shares = [0.5, 0.5]
     else:
         assert probe.sites is not None
-        given = {name: probe.sites.slots(each, name) for name in probe.sites.sites}
-        known = {s.grid: price(s.grid) for of in given.values() for s in of.values() if s.rounds}
-        read = [
-            (size, given[name].get(slot)) for name, own in probe.sites.sizes().items() for slot, size in own.items()
-        ]
-        found = [known[slot.grid] if slot is not None and slot.rounds else None for _, slot in read]
-        whole = math.fsum(size for size, _ in read)
-        shares = [size / whole for size, _ in read]
+        read = probe.sites.read(each)
+        known = {slot.grid: price(slot.grid) for _, slot, _ in read if slot is not None and slot.rounds}
+        found = [known[slot.grid] if slot is not None and slot.rounds else None for _, slot, _ in read]
+        whole = math.fsum(size for *_, size in read)
+        shares = [size / whole for *_, size in read]
     if any(cost is None for cost in found):
         return None
     return Gates(math.fsum(share * cost.total for share, cost in zip(shares, found, strict=True)))  # type: ignore[union-attr]
@@ -69,9 +66,8 @@ def unseen(each: Candidate, probe: Probe, seen: Collection[str]) -> tuple[str, .
     edges = [("A", each.activation), ("E", each.error)]
     grids: list[tuple[str, Any]] = [(name, grid) for name, grid in edges if grid is not None and grid.name != "fp32"]
     if probe.sites is not None and each.products is not None:
-        for product, own in probe.sites.sizes().items():
-            slots = probe.sites.slots(each, product)
-            grids += [(name, slots[name].grid) for name in own if name in slots and slots[name].rounds]
+        read = probe.sites.read(each)
+        grids += [(name, slot.grid) for name, slot, _ in read if slot is not None and slot.rounds]
     told = [grid for name, grid in grids if name in seen]
     return tuple(dict.fromkeys(name for name, grid in grids if name not in seen and grid not in told))
 

@@ -18,11 +18,9 @@ from ..dataflow.keeping import Kept
 from ..dataflow.kinds import Kind, MatMul
 from ..dataflow.multiplying import Multiplying
 from ..dataflow.product import Product
-from ..dataflow.slots import PRODUCTS
+from ..dataflow.slots import OF, PRODUCTS
 from ..dataflow.switching import Switches
 from .operands import rows_of
-
-OF = {slot: product for product, pair in PRODUCTS.items() for slot in pair}
 
 
 class Seen(Kept):

@@ -15,10 +15,10 @@ from ..dataflow import Multiplied, Products
 from ..dataflow.multiplying import Multiplying
 from ..dataflow.product import Product
 from ..dataflow.roles import HIDES_PRODUCTS
-from ..dataflow.slots import PRODUCTS, SLOTS
+from ..dataflow.slots import OF, PRODUCTS, SLOTS, Slot
 from ..dataflow.switching import HANDLE
 from .candidates import Candidate, bits_of
-from .site import OF, Site
+from .site import Site
 
 LOCAL = ("wgrad_e", "wgrad_x")  # slots on which nothing but their own product's result depends
 ERRORS = ("dgrad_e", "dgrad_w", "wgrad_e")
@@ -140,8 +140,15 @@ class Sites:
 
     def bits(self, candidate: Candidate) -> float:
         """Mean bits of an operand over the multiply-adds that read it, of the batch that was seen."""
-        read = [(size, self.slots(candidate, n).get(s)) for n, own in self.sizes().items() for s, size in own.items()]
-        return math.fsum(size * bits_of(slot) for size, slot in read) / math.fsum(size for size, _ in read)
+        read = self.read(candidate)
+        return math.fsum(size * bits_of(slot) for _, slot, size in read) / math.fsum(size for *_, size in read)
+
+    def read(self, candidate: Candidate) -> list[tuple[str, Slot | None, float]]:
+        """Of all products: each slot that was read in the batch that was seen, what a candidate asks for there, and the
+        multiply-adds that read it."""
+        return [
+            (s, self.slots(candidate, n).get(s), size) for n, own in self.sizes().items() for s, size in own.items()
+        ]
 
     def _theirs(self) -> list[nn.Module]:
         return [] if self._handle is None else [m.module for m in self._handle.rounding.values()]
